@@ -1,0 +1,669 @@
+"""Model, Graph, Node, Value: the graph is what this project is about, so it is our own, small one.
+
+A node keeps its NodeProto until something changes it: what is untouched is copied back by C, byte for byte. Order is an
+intrusive list with integer labels, so "a before b" is one comparison. Values know their readers, those in bodies as
+themselves. Only `core.edit.Editor` changes a graph that is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
+
+from optimizer.core.dims import Dim, Dims, named
+from optimizer.core.errors import BadInput
+from optimizer.core.tensor import Array, Tensor
+
+GAP = 1 << 20
+
+Attribute = Any  # int | float | str | bytes | list of these | Tensor | AttributeProto (graphs, types, sparse tensors)
+
+
+class Value:
+    """One value of one graph: made by a node, or an input, or an initializer.
+
+    `dtype` is the ONNX element type (0: unknown or no tensor), `dims` the shape if the rank is known, `known` the value
+    of a small integer tensor as far as it is known (an object array of dims), `type` the declared type of a non-tensor.
+    """
+
+    __slots__ = ("dims", "dtype", "graph", "is_input", "is_output", "known", "name", "producer", "tensor", "type", "uses")
+
+    def __init__(self, name: str, producer: Node | None = None, graph: Graph | None = None) -> None:
+        self.name = name
+        self.producer = producer
+        self.graph = graph
+        self.uses: dict[Node, int] = {}
+        self.tensor: Tensor | None = None
+        self.type: TypeProto | None = None
+        self.dtype = 0
+        self.dims: Dims | None = None
+        self.known: Array | None = None
+        self.is_input = self.is_output = False
+
+    @property
+    def const(self) -> Array | None:
+        """The array of a constant; None for anything else, an overridable initializer included."""
+        t = self.tensor
+        return None if t is None or self.is_input else t.numpy()
+
+    @property
+    def is_const(self) -> bool:
+        return self.tensor is not None and not self.is_input
+
+    @property
+    def rank(self) -> int | None:
+        return None if self.dims is None else len(self.dims)
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+class Node:
+    """One operation. `inputs` holds None where an optional input is left out; `bodies` are its subgraphs, in order."""
+
+    __slots__ = (
+        "_attributes", "bodies", "dirty", "domain", "graph", "inputs", "name", "next", "op", "outputs", "pos", "prev",
+        "proto",
+    )  # fmt: skip
+
+    def __init__(self, op: str, domain: str, name: str, proto: NodeProto | None) -> None:
+        self.op, self.domain, self.name, self.proto = op, domain, name, proto
+        self.dirty = False
+        self._attributes: dict[str, Attribute] | None = None
+        self.inputs: list[Value | None] = []
+        self.outputs: list[Value] = []
+        self.bodies: tuple[Graph, ...] = ()
+        self.graph: Graph | None = None
+        self.prev: Any = None
+        self.next: Any = None
+        self.pos = 0
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """Attributes that the node spells out, as Python values; read only (a change is a new node)."""
+        a = self._attributes
+        if a is None:
+            a = self._attributes = {x.name: attribute_value(x) for x in self.proto.attribute} if self.proto is not None else {}
+        return a
+
+    def set_attributes(self, attributes: dict[str, Attribute]) -> None:
+        """For nodes not yet in a graph."""
+        self._attributes = attributes
+
+    @property
+    def output(self) -> Value:
+        return self.outputs[0]
+
+    def reads(self) -> Iterator[Value]:
+        """Every value this node reads, those that its bodies capture included."""
+        for v in self.inputs:
+            if v is not None:
+                yield v
+        for b in self.bodies:
+            yield from b.captures()
+
+    def __repr__(self) -> str:
+        return f"{self.op}({', '.join(map(repr, self.inputs))})→{self.outputs}"
+
+
+class Graph:
+    """A list of nodes in topological order, with inputs, outputs and initializers; a body knows the node it belongs to."""
+
+    __slots__ = (
+        "count", "dead", "graph", "infos", "initializers", "inputs", "model", "next", "outputs", "owner", "pos", "prev",
+        "proto", "touched",
+    )  # fmt: skip
+
+    def __init__(self, model: Model, owner: Node | None, proto: GraphProto) -> None:
+        self.model, self.owner, self.proto = model, owner, proto
+        self.prev: Any = self
+        self.next: Any = self
+        self.graph = None
+        self.pos = self.count = 0
+        self.inputs: list[Value] = []
+        self.outputs: list[Value] = []
+        self.initializers: dict[Value, None] = {}
+        self.dead: set[Value] = set()  # initializers no longer read: marked, never removed, so that undo keeps their order
+        self.infos: dict[str, Any] = {}  # declared value_info by name; parsed only when someone needs it
+        self.touched = False  # a body whose proto is no longer what the graph says
+
+    def __iter__(self) -> Iterator[Node]:
+        """Nodes in order; safe while the node at hand, or others, are removed or inserted."""
+        n = self.next
+        while n is not self:
+            if n.graph is self:
+                yield n
+            n = n.next
+
+    def __reversed__(self) -> Iterator[Node]:
+        n = self.prev
+        while n is not self:
+            if n.graph is self:
+                yield n
+            n = n.prev
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def opset(self) -> int:
+        return self.model.opsets.get("", 0)
+
+    def captures(self) -> Iterator[Value]:
+        """Values of outer graphs that this body reads, one a reading."""
+        inside = {self}
+        yield from _captures(self, inside)
+
+    def link(self, node: Node, after: Node | Graph) -> None:
+        """Insert `node` behind `after` (the graph itself: at the front), in O(1)."""
+        node.graph = self
+        q = after.next
+        node.prev, node.next = after, q
+        after.next = q.prev = node
+        self.count += 1
+        low = after.pos
+        node.pos = (low + q.pos) >> 1 if q is not self else low + GAP
+        if node.pos <= low:
+            n, i = self.next, GAP
+            while n is not self:
+                n.pos = i
+                i += GAP
+                n = n.next
+
+    def unlink(self, node: Node) -> None:
+        """Take `node` out; it keeps its own links, so that a walk standing on it goes on."""
+        node.prev.next, node.next.prev = node.next, node.prev
+        node.graph = None
+        self.count -= 1
+
+    def constants(self) -> Iterator[Value]:
+        """Living initializers."""
+        return (v for v in self.initializers if v not in self.dead)
+
+    def path(self) -> list[str]:
+        """Where a body lies: one `/node.attribute` an owner, outermost first."""
+        out: list[str] = []
+        g = self
+        while g.owner is not None:
+            at = g.owner.bodies.index(g)
+            out.append(f"{g.owner.name or g.owner.op}.{_body_names(g.owner)[at]}")
+            assert g.owner.graph is not None
+            g = g.owner.graph
+        return out[::-1]
+
+
+class Model:
+    """A graph with what a file holds around it; `proto` is the model without its graph."""
+
+    __slots__ = ("fresh", "functions", "graph", "names", "node_names", "opsets", "proto", "warnings")
+
+    def __init__(self, proto: ModelProto) -> None:
+        """`proto` without its graph: headers, opsets, functions, metadata."""
+        self.proto = proto
+        self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+        self.functions: dict[tuple[str, str], FunctionProto] = {(f.domain, f.name): f for f in proto.functions}
+        self.names: set[str] = set()  # of values, in all graphs
+        self.node_names: set[str] = set()
+        self.fresh: dict[str, int] = {}
+        self.warnings: list[str] = []
+        self.graph: Graph
+
+    def graphs(self) -> Iterator[Graph]:
+        """The main graph and every body, outer ones first."""
+        yield self.graph
+        for n in all_nodes(self.graph):
+            yield from n.bodies
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node, those in bodies included."""
+        return all_nodes(self.graph)
+
+    def fresh_name(self, stem: str) -> str:
+        """A value name that no graph of the model uses; taken from now on."""
+        i = self.fresh.get(stem, 0)
+        while True:
+            i += 1
+            if (s := f"{stem}_{i}") not in self.names:
+                self.fresh[stem] = i
+                self.names.add(s)
+                return s
+
+
+def all_nodes(graph: Graph) -> Iterator[Node]:
+    for n in graph:
+        yield n
+        for b in n.bodies:
+            yield from all_nodes(b)
+
+
+def _captures(graph: Graph, inside: set[Graph]) -> Iterator[Value]:
+    for n in graph:
+        for v in n.inputs:
+            if v is not None and v.graph not in inside:
+                yield v
+        for b in n.bodies:
+            inside.add(b)
+            yield from _captures(b, inside)
+    for v in graph.outputs:
+        if v.graph not in inside:
+            yield v
+
+
+def anchor(node: Node | None, graph: Graph) -> Node | None:
+    """The node of `graph` in which `node` lies: itself, or the If, Loop or Scan around it; None when it is elsewhere."""
+    while node is not None and node.graph is not graph:
+        node = node.graph.owner if node.graph is not None else None
+    return node
+
+
+def encloses(outer: Graph, inner: Graph | None) -> bool:
+    """Whether a node in `inner` may read a value of `outer`."""
+    while inner is not None:
+        if inner is outer:
+            return True
+        inner = inner.owner.graph if inner.owner is not None else None
+    return False
+
+
+def use(v: Value | None, node: Node, count: int = 1) -> None:
+    """Count `node` as a reader of `v` so many times more (or less)."""
+    if v is None:
+        return
+    n = v.uses.get(node, 0) + count
+    if n:
+        v.uses[node] = n
+    else:
+        del v.uses[node]
+
+
+def attach(node: Node, count: int = 1) -> None:
+    """Count the node, and all in its bodies, as readers (−1: no longer)."""
+    for v in node.inputs:
+        use(v, node, count)
+    for b in node.bodies:
+        for n in b:
+            attach(n, count)
+        for v in b.outputs:  # a body may hand out a captured value as it is: its owner reads it
+            if v.graph is not b:
+                use(v, node, count)
+
+
+# ── attributes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def attribute_value(a: AttributeProto) -> Attribute:
+    """An AttributeProto as a Python value; graphs, types, sparse tensors and references to a function's attribute stay protos."""
+    if a.ref_attr_name:
+        return a
+    t = a.type
+    if t == AttributeProto.INT:
+        return a.i
+    if t == AttributeProto.INTS:
+        return list(a.ints)
+    if t == AttributeProto.FLOAT:
+        return a.f
+    if t == AttributeProto.FLOATS:
+        return list(a.floats)
+    if t == AttributeProto.STRING:
+        return _decode(a.s)
+    if t == AttributeProto.STRINGS:
+        return [_decode(s) for s in a.strings]
+    if t == AttributeProto.TENSOR:
+        return Tensor(a.t, mapped(a.t))
+    return a
+
+
+def _decode(s: bytes) -> str | bytes:
+    try:
+        return s.decode()
+    except UnicodeDecodeError:
+        return s
+
+
+def attribute_proto(name: str, value: Attribute) -> AttributeProto:
+    if isinstance(value, AttributeProto):
+        return value
+    if isinstance(value, Tensor):
+        return AttributeProto(name=name, type=AttributeProto.TENSOR, t=value.to_proto(""))
+    return helper.make_attribute(name, value)
+
+
+def _body_names(node: Node) -> list[str]:
+    assert node.proto is not None or node.bodies
+    attributes = node.proto.attribute if node.proto is not None else (
+        a for a in node.attributes.values() if isinstance(a, AttributeProto)
+    )  # fmt: skip
+    out: list[str] = []
+    for a in attributes:
+        if a.type == AttributeProto.GRAPH:
+            out.append(a.name)
+        elif a.type == AttributeProto.GRAPHS:
+            out += [f"{a.name}[{i}]" for i in range(len(a.graphs))]
+    return out
+
+
+# `core.model` leaves large raw_data in the file and writes a reference to it; it registers here how to follow one.
+_REGIONS: dict[str, Any] = {}
+
+
+def mapped(t: TensorProto) -> Any:
+    """Where the data of a tensor lies when its proto does not hold it, else None."""
+    if t.data_location != TensorProto.EXTERNAL:
+        return None
+    where = {e.key: e.value for e in t.external_data}
+    opener = _REGIONS.get(where.get("location", ""))
+    return None if opener is None else opener(int(where.get("offset", 0)), int(where.get("length", 0)))
+
+
+# ── from and to protos ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lift(proto: ModelProto) -> Model:
+    """The graph of a model whose large weights were left in their files.
+
+    Raises:
+        BadInput: a value is read that nothing makes, a name is made twice, the nodes form a cycle.
+    """
+    head = ModelProto()
+    for f, x in proto.ListFields():
+        if f.name != "graph":
+            _set(head, f.name, x)
+    model = Model(head)
+    model.graph = lift_graph(model, proto.graph, None, ())
+    for g in model.graphs():
+        _declare(g)
+    return model
+
+
+def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple[dict[str, Value], ...]) -> Graph:
+    g = Graph(model, owner, proto)
+    values: dict[str, Value] = {}
+    for i in proto.input:
+        if i.name in values:
+            raise BadInput(f"two inputs are called {i.name!r}", at=f"graph {proto.name!r}", fix="give each input a name of its own")
+        v = values[i.name] = Value(i.name, None, g)
+        v.is_input = True
+        set_type(v, i.type)
+        g.inputs.append(v)
+    for t in proto.initializer:
+        v = values.get(t.name)
+        if v is None:
+            v = values[t.name] = Value(t.name, None, g)
+        if v.tensor is not None:
+            raise BadInput(f"two initializers are called {t.name!r}", at=f"graph {proto.name!r}", fix="remove one of them")
+        v.tensor = Tensor(t, mapped(t))
+        v.dtype = v.tensor.dtype
+        if not v.is_input:
+            v.dims = v.tensor.shape
+        g.initializers[v] = None
+    for s in proto.sparse_initializer:
+        if s.values.name not in values:
+            v = values[s.values.name] = Value(s.values.name, None, g)
+            v.dtype, v.dims, v.is_input = s.values.data_type, tuple(s.dims), True  # never folded: it stays as it is
+    g.infos = {i.name: i for i in proto.value_info}
+    nodes: list[Node] = []
+    protos = list(proto.node)
+    node_names = model.node_names
+    for p in protos:
+        n = Node(p.op_type, "" if p.domain == "ai.onnx" else p.domain, p.name, p)
+        node_names.add(n.name)
+        for o in p.output:
+            v = Value(o, n, g)
+            n.outputs.append(v)
+            if o:
+                if o in values:
+                    raise BadInput(f"the value {o!r} is made twice", at=f"node {n.name!r} ({n.op})", fix="every value needs one maker; rename one of them")
+                values[o] = v
+        nodes.append(n)
+    model.names.update(values)
+    get = values.get
+    prev: Any = g
+    pos = 0
+    sorted_ = True
+    for n in nodes:
+        pos += GAP
+        n.pos, n.prev, n.graph = pos, prev, g
+        prev.next = prev = n
+        p = n.proto
+        assert p is not None
+        ins = n.inputs
+        for x in p.input:
+            if not x:
+                ins.append(None)
+                continue
+            v = get(x)
+            if v is None:
+                v = _outer(x, outer, n)
+            elif v.producer is not None and v.producer.pos == 0:
+                sorted_ = False  # made further down
+            u = v.uses
+            u[n] = u[n] + 1 if n in u else 1
+            ins.append(v)
+        for a in p.attribute:
+            if a.type == AttributeProto.GRAPH:
+                n.bodies += (lift_graph(model, a.g, n, (*outer, values)),)
+            elif a.type == AttributeProto.GRAPHS:
+                n.bodies += tuple(lift_graph(model, s, n, (*outer, values)) for s in a.graphs)
+    prev.next, g.prev, g.count = g, prev, len(nodes)
+    for i in proto.output:
+        v = get(i.name)
+        if v is None:
+            if owner is None:
+                raise BadInput(f"nothing makes the graph's output {i.name!r}", at=f"graph {proto.name!r}", fix="an output must be made by a node, or be an input or initializer")
+            v = _outer(i.name, outer, owner)
+            use(v, owner)
+        if v.graph is g:
+            v.is_output = True
+        g.outputs.append(v)
+    if not sorted_ or any(b for n in nodes for b in n.bodies):
+        _sort(g, nodes)
+    return g
+
+
+def _outer(name: str, outer: tuple[dict[str, Value], ...], node: Node) -> Value:
+    for s in reversed(outer):
+        if name in s:
+            return s[name]
+    raise BadInput(f"the value {name!r} is read but nothing makes it", at=f"node {node.name!r} ({node.op})", fix="the file is damaged or was cut wrongly: export it again")
+
+
+def _sort(g: Graph, nodes: list[Node]) -> None:
+    """Bring the nodes into topological order if they are not (stable), and say so."""
+    if all(v.producer is None or v.graph is not g or v.producer.pos < n.pos for n in nodes for v in n.reads()):
+        return
+    state: dict[Node, int] = {}
+    order: list[Node] = []
+    for root in nodes:
+        stack: list[tuple[Node, Iterator[Value]]] = []
+        if root not in state:
+            state[root] = 1
+            stack.append((root, root.reads()))
+        while stack:
+            n, it = stack[-1]
+            for v in it:
+                p = v.producer
+                if p is None or p.graph is not g:
+                    continue
+                seen = state.get(p)
+                if seen == 1:
+                    raise BadInput("the graph has a cycle", at=f"node {p.name!r} ({p.op}), value {v.name!r}", fix="an ONNX graph must be acyclic; export it again")
+                if seen is None:
+                    state[p] = 1
+                    stack.append((p, p.reads()))
+                    break
+            else:
+                state[n] = 2
+                order.append(n)
+                stack.pop()
+    prev: Any = g
+    for i, n in enumerate(order):
+        n.pos, n.prev = (i + 1) * GAP, prev
+        prev.next = prev = n
+    prev.next, g.prev = g, prev
+    g.touched = True
+    if "nodes were not in topological order: sorted" not in g.model.warnings:
+        g.model.warnings.append("nodes were not in topological order: sorted")
+
+
+def _declare(g: Graph) -> None:
+    """Types of outputs as the file declares them (inputs and initializers have theirs already)."""
+    for v, i in zip(g.outputs, g.proto.output):
+        if v.producer is not None and v.graph is g:
+            g.infos.setdefault(v.name, i)
+
+
+def set_type(v: Value, t: TypeProto) -> None:
+    """Take over a declared type; an unnamed dim gets a name of its own, so that it equals nothing but itself."""
+    if not t.HasField("tensor_type"):
+        v.type = t if t.ByteSize() else None
+        return
+    tt = t.tensor_type
+    v.dtype = tt.elem_type
+    if tt.HasField("shape"):
+        v.dims = tuple(_dim(d, v, i) for i, d in enumerate(tt.shape.dim))
+
+
+def _dim(d: Any, v: Value, i: int) -> Dim:
+    if d.HasField("dim_value"):
+        if d.dim_value < 0:
+            return named(f"{v.name}#{i}")
+        return d.dim_value
+    return named(d.dim_param) if d.dim_param else named(f"{v.name}#{i}")
+
+
+def type_proto(v: Value) -> TypeProto:
+    """The type of a value as ONNX writes it; a polynomial is written as the text of its dim_param."""
+    if v.type is not None:
+        return v.type
+    t = TypeProto()
+    t.tensor_type.elem_type = v.dtype
+    if v.dims is not None:
+        t.tensor_type.shape.SetInParent()
+        for d in v.dims:
+            x = t.tensor_type.shape.dim.add()
+            if isinstance(d, int):
+                x.dim_value = d
+            elif "#" not in (s := str(d)):
+                x.dim_param = s
+    return t
+
+
+def _set(target: Any, field: str, x: Any) -> None:
+    """Copy one protobuf field, whatever its kind."""
+    if hasattr(x, "DESCRIPTOR"):
+        getattr(target, field).CopyFrom(x)
+    elif hasattr(x, "extend") or hasattr(x, "append"):
+        getattr(target, field).extend(x)
+    else:
+        setattr(target, field, x)
+
+
+_BLANK = NodeProto()
+_OWN = {"node", "initializer", "value_info"}
+
+
+def lower(model: Model) -> ModelProto:
+    """The model as a proto; data that lies in files stays there as references (`core.model.write` fetches it)."""
+    q = ModelProto()
+    q.CopyFrom(model.proto)
+    left = dict(model.opsets)
+    for o in q.opset_import:
+        o.version = left.pop("" if o.domain == "ai.onnx" else o.domain, o.version)
+    for domain, version in left.items():
+        q.opset_import.add(domain=domain, version=version)
+    lower_graph(model.graph, q.graph)
+    return q
+
+
+def lower_graph(g: Graph, q: GraphProto) -> None:
+    for f, x in g.proto.ListFields():
+        if f.name not in _OWN:
+            _set(q, f.name, x)
+    for v, i in zip(g.outputs, q.output):
+        if i.name != v.name:
+            i.name = v.name
+    q.initializer.extend([v.tensor.to_proto(v.name) for v in g.initializers if v not in g.dead and v.tensor is not None])
+    nodes = list(g)
+    q.node.extend([n.proto if n.proto is not None else _BLANK for n in nodes])
+    for i, n in enumerate(nodes):
+        if n.proto is None:
+            _write(n, q.node[i])
+        elif n.dirty:
+            x = q.node[i]
+            x.input[:] = [v.name if v is not None else "" for v in n.inputs]
+            x.output[:] = [v.name for v in n.outputs]
+        if n.bodies and any(_changed(b) for b in n.bodies):
+            _write_bodies(n, q.node[i])
+    made = {v.name for n in nodes for v in n.outputs} if len(g.proto.value_info) else set[str]()
+    outputs = {v.name for v in g.outputs}
+    keep = made | {v.name for v in g.inputs} | {v.name for v in g.initializers if v not in g.dead}
+    declared = {i.name for i in g.proto.output}
+    q.value_info.extend([i for i in g.proto.value_info if i.name in keep and (i.name not in outputs or i.name in declared)])
+
+
+def _changed(b: Graph) -> bool:
+    return b.touched or any(_changed(c) for n in b for c in n.bodies)
+
+
+def _write_bodies(n: Node, p: NodeProto) -> None:
+    it = iter(n.bodies)
+    for a in p.attribute:
+        if a.type == AttributeProto.GRAPH:
+            a.g.Clear()
+            lower_graph(next(it), a.g)
+        elif a.type == AttributeProto.GRAPHS:
+            for s in a.graphs:
+                s.Clear()
+                lower_graph(next(it), s)
+
+
+def _write(n: Node, p: NodeProto) -> None:
+    p.op_type, p.domain, p.name = n.op, n.domain, n.name
+    p.input.extend([v.name if v is not None else "" for v in n.inputs])
+    p.output.extend([v.name for v in n.outputs])
+    p.attribute.extend([attribute_proto(k, v) for k, v in n.attributes.items()])
+
+
+def check(model: Model) -> None:
+    """Assert every invariant of the graphs; slow, for tests and `-v`."""
+    for g in model.graphs():
+        pos, count = 0, 0
+        names: set[str] = set()
+        for n in g:
+            assert n.pos > pos, f"order labels at {n}"
+            pos, count = n.pos, count + 1
+            for v in n.reads():
+                assert v.graph is not None and encloses(v.graph, g), f"{n.op} reads {v}, which is in no graph around it"
+                if v.graph is g and v.producer is not None:
+                    assert v.producer.graph is g and v.producer.pos < n.pos, f"{n.op} reads {v} of a removed or later node"
+                elif v.producer is None:
+                    assert v.is_input or v.tensor is not None, f"{n.op} reads {v}, which nothing makes"
+                    assert v not in v.graph.dead, f"{n.op} reads {v}, an initializer marked dead"
+            for v in n.inputs:
+                assert v is None or v.uses.get(n) == sum(x is v for x in n.inputs), f"uses of {v} by {n}"
+            for v in n.outputs:
+                assert v.producer is n and v.graph is g, f"owner of {v}"
+                assert not v.name or (v.name in g.model.names and v.name not in names), f"name {v.name!r} twice"
+                names.add(v.name)
+                for u in v.uses:
+                    assert anchor(u, g) is not None, f"{v} counts a removed reader {u}"
+        assert count == g.count, "count"
+        for v, p in zip(g.outputs, g.proto.output):
+            assert g.owner is not None or v.name == p.name, f"output {p.name!r} is called {v.name!r}"
+            assert v.graph is not g or (v.is_output and (v.producer is None or v.producer.graph is g)), f"output {v}"
+        for v in g.initializers:
+            assert v.graph is g and v.producer is None and v.tensor is not None, f"initializer {v}"
+
+
+def array_of(values: Iterable[Dim]) -> Array:
+    """Dims as the object array that `Value.known` is."""
+    xs = list(values)
+    a = np.empty(len(xs), object)
+    a[:] = xs
+    return a

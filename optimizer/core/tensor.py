@@ -1,0 +1,246 @@
+"""Constant data: an array, a proto, or a region of a file that is mapped and not read until someone asks."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Array = NDArray[Any]
+BLOCK = 1 << 22
+SPILL = 1 << 20
+
+# dtypes whose elements are bytes in memory exactly as in raw_data; the others (packed 2- and 4-bit, strings) go through onnx
+_PLAIN: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.UINT8: np.uint8,
+    TensorProto.INT8: np.int8,
+    TensorProto.UINT16: np.uint16,
+    TensorProto.INT16: np.int16,
+    TensorProto.INT32: np.int32,
+    TensorProto.INT64: np.int64,
+    TensorProto.BOOL: np.bool_,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.UINT32: np.uint32,
+    TensorProto.UINT64: np.uint64,
+    TensorProto.COMPLEX64: np.complex64,
+    TensorProto.COMPLEX128: np.complex128,
+    TensorProto.BFLOAT16: ml_dtypes.bfloat16,
+    TensorProto.FLOAT8E4M3FN: ml_dtypes.float8_e4m3fn,
+    TensorProto.FLOAT8E4M3FNUZ: ml_dtypes.float8_e4m3fnuz,
+    TensorProto.FLOAT8E5M2: ml_dtypes.float8_e5m2,
+    TensorProto.FLOAT8E5M2FNUZ: ml_dtypes.float8_e5m2fnuz,
+}
+PLAIN = {k: np.dtype(v) for k, v in _PLAIN.items()}
+
+
+def numpy_dtype(dtype: int) -> np.dtype[Any]:
+    """The numpy dtype of an ONNX element type (ml_dtypes for those numpy lacks)."""
+    return PLAIN[dtype] if dtype in PLAIN else np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
+
+
+_ONNX: dict[np.dtype[Any], int] = {v: k for k, v in PLAIN.items()}
+
+
+def onnx_dtype(dtype: np.dtype[Any]) -> int:
+    """The ONNX element type of a numpy dtype; text of any width is STRING.
+
+    Raises:
+        ValueError: no ONNX type holds it.
+    """
+    if dtype in _ONNX:
+        return _ONNX[dtype]
+    return TensorProto.STRING if dtype.kind in "OUS" else int(helper.np_dtype_to_tensor_dtype(dtype))
+
+
+class MappedFile:
+    """A file opened once and mapped read-only: a path that is later replaced or renamed loses nothing."""
+
+    __slots__ = ("_map", "fd", "path", "size")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self.fd).st_size
+        self._map: memoryview | None = None
+
+    def view(self, offset: int, length: int) -> memoryview:
+        if self._map is None:
+            self._map = memoryview(mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ)) if self.size else memoryview(b"")
+        return self._map[offset : offset + length]
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+class Region:
+    """`length` bytes at `offset` of a mapped file (or of a buffer held in memory)."""
+
+    __slots__ = ("file", "length", "offset")
+
+    def __init__(self, file: MappedFile | memoryview, offset: int, length: int) -> None:
+        self.file, self.offset, self.length = file, offset, length
+
+    def view(self) -> memoryview:
+        if isinstance(self.file, MappedFile):
+            return self.file.view(self.offset, self.length)
+        return self.file[self.offset : self.offset + self.length]
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """The bytes in blocks of 4 MiB, read past the map so that they never count as resident memory."""
+        if not isinstance(self.file, MappedFile):
+            yield self.view()
+            return
+        at, end = self.offset, self.offset + self.length
+        while at < end:
+            block = os.pread(self.file.fd, min(BLOCK, end - at), at)
+            if not block:
+                raise OSError(f"{self.file.path} ended at byte {at}, {end} were promised: it was cut while in use")
+            at += len(block)
+            yield block
+
+
+class _Scratch:
+    """New weights spill here, so that a model larger than memory can be rewritten."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="graphwright-")  # noqa: SIM115 - lives as long as the process
+        self.end = 0
+
+    def put(self, array: Array) -> Array:
+        start = -(-self.end // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        self.file.truncate(start + array.nbytes)
+        out = np.memmap(self.file, array.dtype, "r+", start, array.shape)
+        out[...] = array
+        out.flush()
+        self.end = start + array.nbytes
+        out.flags.writeable = False
+        return out
+
+
+_scratch: _Scratch | None = None
+
+
+def spill(array: Array) -> Array:
+    """The same array in a mapped scratch file if it is larger than 1 MiB, else itself."""
+    global _scratch
+    if array.nbytes <= SPILL or array.dtype not in _ONNX:
+        return array
+    if _scratch is None:
+        _scratch = _Scratch()
+    return _scratch.put(array)
+
+
+class Tensor:
+    """A constant of ONNX element type `dtype` and static `shape`.
+
+    Args:
+        proto: the TensorProto it came as (its raw_data may have been left in the file), or None.
+        region: where raw_data lies if the proto does not hold it.
+        array: the data of a new constant; kept read-only.
+    """
+
+    __slots__ = ("_array", "dtype", "proto", "region", "shape")
+
+    def __init__(self, proto: TensorProto | None = None, region: Region | None = None, array: Array | None = None) -> None:
+        self.proto, self.region, self._array = proto, region, array
+        self.dtype: int
+        self.shape: tuple[int, ...]
+        if proto is not None:
+            self.dtype, self.shape = proto.data_type, tuple(proto.dims)
+        else:
+            assert array is not None
+            self.dtype, self.shape = onnx_dtype(array.dtype), array.shape
+
+    @staticmethod
+    def of(array: Any) -> Tensor:
+        """A new constant with this data; the caller hands the array over."""
+        a = np.asarray(array)
+        if a.dtype.byteorder == ">":
+            a = a.astype(a.dtype.newbyteorder("<"))
+        return Tensor(array=spill(a))
+
+    @property
+    def size(self) -> int:
+        n = 1
+        for d in self.shape:
+            n *= d
+        return n
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data as raw_data would hold them (strings: of their text)."""
+        if self.region is not None:
+            return self.region.length
+        if self.dtype in PLAIN:
+            return self.size * PLAIN[self.dtype].itemsize
+        if self.dtype == TensorProto.STRING:
+            return sum(len(s) for s in self.numpy().ravel())
+        return -(-self.size * _bits(self.dtype) // 8)
+
+    def numpy(self) -> Array:
+        """The data as a read-only array of `shape`; a view of the file where it is mapped."""
+        a = self._array
+        if a is None:
+            p = self.proto
+            assert p is not None
+            if self.region is not None:
+                raw = self.region.view()
+                if self.dtype in PLAIN:
+                    a = np.frombuffer(raw, PLAIN[self.dtype]).reshape(self.shape)
+                else:
+                    whole = TensorProto(dims=self.shape, data_type=self.dtype, raw_data=bytes(raw))
+                    a = numpy_helper.to_array(whole)
+            else:
+                a = numpy_helper.to_array(p)
+            if a.flags.writeable and a.flags.owndata:
+                a.flags.writeable = False
+            if self.region is None or self.dtype not in PLAIN:
+                self._array = a
+        return a
+
+    def to_proto(self, name: str) -> TensorProto:
+        """The tensor as a proto called `name`; data that lies in a file stays there (the writer fetches it)."""
+        if self.proto is not None:
+            if self.proto.name == name:
+                return self.proto
+            out = TensorProto()
+            out.CopyFrom(self.proto)
+            out.name = name
+            return out
+        a = self.numpy()
+        if a.dtype.kind in "OUS":
+            return helper.make_tensor(name, TensorProto.STRING, a.shape, [_text(s) for s in a.ravel()])
+        return numpy_helper.from_array(np.ascontiguousarray(a).reshape(a.shape), name)
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """raw_data, block by block, little-endian."""
+        if self.region is not None:
+            yield from self.region.blocks()
+        else:
+            yield self.to_proto("").raw_data or numpy_helper.from_array(self.numpy()).raw_data
+
+    def __repr__(self) -> str:
+        return f"Tensor({TensorProto.DataType.Name(self.dtype).lower()}{list(self.shape)})"
+
+
+def _text(s: Any) -> bytes:
+    return s if isinstance(s, bytes) else str(s).encode()
+
+
+def _bits(dtype: int) -> int:
+    name = TensorProto.DataType.Name(dtype)
+    for bits in (2, 4, 6):
+        if name.endswith(f"INT{bits}") or f"FLOAT{bits}" in name:
+            return bits
+    return 8
