@@ -80,7 +80,9 @@ class Poly:
 
     def __str__(self) -> str:
         if not self._text:
-            parts = ["*".join(([str(c)] if c != 1 or not k else []) + [str(a) for a in k]) for k, c in self.terms.items()]
+            parts = [
+                "*".join(([str(c)] if c != 1 or not k else []) + [str(a) for a in k]) for k, c in self.terms.items()
+            ]
             self._text = "+".join(sorted(parts))
             _INTERNED[self._text] = self
         return self._text

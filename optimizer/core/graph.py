@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
 
 from optimizer.core.dims import Dim, Dims, named
 from optimizer.core.errors import BadInput
+from optimizer.core.region import Region
 from optimizer.core.tensor import Array, Tensor
 
 GAP = 1 << 20
@@ -29,7 +30,19 @@ class Value:
     of a small integer tensor as far as it is known (an object array of dims), `type` the declared type of a non-tensor.
     """
 
-    __slots__ = ("dims", "dtype", "graph", "is_input", "is_output", "known", "name", "producer", "tensor", "type", "uses")
+    __slots__ = (
+        "dims",
+        "dtype",
+        "graph",
+        "is_input",
+        "is_output",
+        "known",
+        "name",
+        "producer",
+        "tensor",
+        "type",
+        "uses",
+    )
 
     def __init__(self, name: str, producer: Node | None = None, graph: Graph | None = None) -> None:
         self.name = name
@@ -86,7 +99,9 @@ class Node:
         """Attributes that the node spells out, as Python values; read only (a change is a new node)."""
         a = self._attributes
         if a is None:
-            a = self._attributes = {x.name: attribute_value(x) for x in self.proto.attribute} if self.proto is not None else {}
+            a = self._attributes = (
+                {x.name: attribute_value(x) for x in self.proto.attribute} if self.proto is not None else {}
+            )
         return a
 
     def set_attributes(self, attributes: dict[str, Attribute]) -> None:
@@ -126,7 +141,9 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.initializers: dict[Value, None] = {}
-        self.dead: set[Value] = set()  # initializers no longer read: marked, never removed, so that undo keeps their order
+        self.dead: set[Value] = (
+            set()
+        )  # initializers no longer read: marked, never removed, so that undo keeps their order
         self.infos: dict[str, Any] = {}  # declared value_info by name; parsed only when someone needs it
         self.touched = False  # a body whose proto is no longer what the graph says
 
@@ -315,7 +332,7 @@ def attribute_value(a: AttributeProto) -> Attribute:
     if t == AttributeProto.STRINGS:
         return [_decode(s) for s in a.strings]
     if t == AttributeProto.TENSOR:
-        return Tensor(a.t, mapped(a.t))
+        return Tensor(a.t, Region.of(a.t))
     return a
 
 
@@ -348,19 +365,6 @@ def _body_names(node: Node) -> list[str]:
     return out
 
 
-# `core.model` leaves large raw_data in the file and writes a reference to it; it registers here how to follow one.
-_REGIONS: dict[str, Any] = {}
-
-
-def mapped(t: TensorProto) -> Any:
-    """Where the data of a tensor lies when its proto does not hold it, else None."""
-    if t.data_location != TensorProto.EXTERNAL:
-        return None
-    where = {e.key: e.value for e in t.external_data}
-    opener = _REGIONS.get(where.get("location", ""))
-    return None if opener is None else opener(int(where.get("offset", 0)), int(where.get("length", 0)))
-
-
 # ── from and to protos ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -386,7 +390,9 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
     values: dict[str, Value] = {}
     for i in proto.input:
         if i.name in values:
-            raise BadInput(f"two inputs are called {i.name!r}", at=f"graph {proto.name!r}", fix="give each input a name of its own")
+            raise BadInput(
+                f"two inputs are called {i.name!r}", at=f"graph {proto.name!r}", fix="give each input a name of its own"
+            )
         v = values[i.name] = Value(i.name, None, g)
         v.is_input = True
         set_type(v, i.type)
@@ -396,8 +402,10 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
         if v is None:
             v = values[t.name] = Value(t.name, None, g)
         if v.tensor is not None:
-            raise BadInput(f"two initializers are called {t.name!r}", at=f"graph {proto.name!r}", fix="remove one of them")
-        v.tensor = Tensor(t, mapped(t))
+            raise BadInput(
+                f"two initializers are called {t.name!r}", at=f"graph {proto.name!r}", fix="remove one of them"
+            )
+        v.tensor = Tensor(t, Region.of(t))
         v.dtype = v.tensor.dtype
         if not v.is_input:
             v.dims = v.tensor.shape
@@ -418,7 +426,11 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
             n.outputs.append(v)
             if o:
                 if o in values:
-                    raise BadInput(f"the value {o!r} is made twice", at=f"node {n.name!r} ({n.op})", fix="every value needs one maker; rename one of them")
+                    raise BadInput(
+                        f"the value {o!r} is made twice",
+                        at=f"node {n.name!r} ({n.op})",
+                        fix="every value needs one maker; rename one of them",
+                    )
                 values[o] = v
         nodes.append(n)
     model.names.update(values)
@@ -455,7 +467,11 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
         v = get(i.name)
         if v is None:
             if owner is None:
-                raise BadInput(f"nothing makes the graph's output {i.name!r}", at=f"graph {proto.name!r}", fix="an output must be made by a node, or be an input or initializer")
+                raise BadInput(
+                    f"nothing makes the graph's output {i.name!r}",
+                    at=f"graph {proto.name!r}",
+                    fix="an output must be made by a node, or be an input or initializer",
+                )
             v = _outer(i.name, outer, owner)
             use(v, owner)
         if v.graph is g:
@@ -470,7 +486,11 @@ def _outer(name: str, outer: tuple[dict[str, Value], ...], node: Node) -> Value:
     for s in reversed(outer):
         if name in s:
             return s[name]
-    raise BadInput(f"the value {name!r} is read but nothing makes it", at=f"node {node.name!r} ({node.op})", fix="the file is damaged or was cut wrongly: export it again")
+    raise BadInput(
+        f"the value {name!r} is read but nothing makes it",
+        at=f"node {node.name!r} ({node.op})",
+        fix="the file is damaged or was cut wrongly: export it again",
+    )
 
 
 def _sort(g: Graph, nodes: list[Node]) -> None:
@@ -492,7 +512,11 @@ def _sort(g: Graph, nodes: list[Node]) -> None:
                     continue
                 seen = state.get(p)
                 if seen == 1:
-                    raise BadInput("the graph has a cycle", at=f"node {p.name!r} ({p.op}), value {v.name!r}", fix="an ONNX graph must be acyclic; export it again")
+                    raise BadInput(
+                        "the graph has a cycle",
+                        at=f"node {p.name!r} ({p.op}), value {v.name!r}",
+                        fix="an ONNX graph must be acyclic; export it again",
+                    )
                 if seen is None:
                     state[p] = 1
                     stack.append((p, p.reads()))
@@ -588,7 +612,9 @@ def lower_graph(g: Graph, q: GraphProto) -> None:
     for v, i in zip(g.outputs, q.output):
         if i.name != v.name:
             i.name = v.name
-    q.initializer.extend([v.tensor.to_proto(v.name) for v in g.initializers if v not in g.dead and v.tensor is not None])
+    q.initializer.extend(
+        [v.tensor.to_proto(v.name) for v in g.initializers if v not in g.dead and v.tensor is not None]
+    )
     nodes = list(g)
     q.node.extend([n.proto if n.proto is not None else _BLANK for n in nodes])
     for i, n in enumerate(nodes):
@@ -604,7 +630,9 @@ def lower_graph(g: Graph, q: GraphProto) -> None:
     outputs = {v.name for v in g.outputs}
     keep = made | {v.name for v in g.inputs} | {v.name for v in g.initializers if v not in g.dead}
     declared = {i.name for i in g.proto.output}
-    q.value_info.extend([i for i in g.proto.value_info if i.name in keep and (i.name not in outputs or i.name in declared)])
+    q.value_info.extend(
+        [i for i in g.proto.value_info if i.name in keep and (i.name not in outputs or i.name in declared)]
+    )
 
 
 def _changed(b: Graph) -> bool:
@@ -641,12 +669,15 @@ def check(model: Model) -> None:
             for v in n.reads():
                 assert v.graph is not None and encloses(v.graph, g), f"{n.op} reads {v}, which is in no graph around it"
                 if v.graph is g and v.producer is not None:
-                    assert v.producer.graph is g and v.producer.pos < n.pos, f"{n.op} reads {v} of a removed or later node"
+                    assert v.producer.graph is g and v.producer.pos < n.pos, (
+                        f"{n.op} reads {v} of a removed or later node"
+                    )
                 elif v.producer is None:
                     assert v.is_input or v.tensor is not None, f"{n.op} reads {v}, which nothing makes"
                     assert v not in v.graph.dead, f"{n.op} reads {v}, an initializer marked dead"
             for v in n.inputs:
-                assert v is None or v.uses.get(n) == sum(x is v for x in n.inputs), f"uses of {v} by {n}"
+                handed = sum(x is v for b in n.bodies for x in b.outputs)
+                assert v is None or v.uses.get(n) == sum(x is v for x in n.inputs) + handed, f"uses of {v} by {n}"
             for v in n.outputs:
                 assert v.producer is n and v.graph is g, f"owner of {v}"
                 assert not v.name or (v.name in g.model.names and v.name not in names), f"name {v.name!r} twice"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -14,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from optimizer.core.region import Region, spill
+
 Array = NDArray[Any]
-BLOCK = 1 << 22
 SPILL = 1 << 20
 
 # dtypes whose elements are bytes in memory exactly as in raw_data; the others (packed 2- and 4-bit, strings) go through onnx
@@ -62,85 +59,6 @@ def onnx_dtype(dtype: np.dtype[Any]) -> int:
     return TensorProto.STRING if dtype.kind in "OUS" else int(helper.np_dtype_to_tensor_dtype(dtype))
 
 
-class MappedFile:
-    """A file opened once and mapped read-only: a path that is later replaced or renamed loses nothing."""
-
-    __slots__ = ("_map", "fd", "path", "size")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fd = os.open(path, os.O_RDONLY)
-        self.size = os.fstat(self.fd).st_size
-        self._map: memoryview | None = None
-
-    def view(self, offset: int, length: int) -> memoryview:
-        if self._map is None:
-            self._map = memoryview(mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ)) if self.size else memoryview(b"")
-        return self._map[offset : offset + length]
-
-    def __del__(self) -> None:
-        if hasattr(self, "fd"):
-            os.close(self.fd)
-
-
-class Region:
-    """`length` bytes at `offset` of a mapped file (or of a buffer held in memory)."""
-
-    __slots__ = ("file", "length", "offset")
-
-    def __init__(self, file: MappedFile | memoryview, offset: int, length: int) -> None:
-        self.file, self.offset, self.length = file, offset, length
-
-    def view(self) -> memoryview:
-        if isinstance(self.file, MappedFile):
-            return self.file.view(self.offset, self.length)
-        return self.file[self.offset : self.offset + self.length]
-
-    def blocks(self) -> Iterator[bytes | memoryview]:
-        """The bytes in blocks of 4 MiB, read past the map so that they never count as resident memory."""
-        if not isinstance(self.file, MappedFile):
-            yield self.view()
-            return
-        at, end = self.offset, self.offset + self.length
-        while at < end:
-            block = os.pread(self.file.fd, min(BLOCK, end - at), at)
-            if not block:
-                raise OSError(f"{self.file.path} ended at byte {at}, {end} were promised: it was cut while in use")
-            at += len(block)
-            yield block
-
-
-class _Scratch:
-    """New weights spill here, so that a model larger than memory can be rewritten."""
-
-    def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile(prefix="graphwright-")  # noqa: SIM115 - lives as long as the process
-        self.end = 0
-
-    def put(self, array: Array) -> Array:
-        start = -(-self.end // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        self.file.truncate(start + array.nbytes)
-        out = np.memmap(self.file, array.dtype, "r+", start, array.shape)
-        out[...] = array
-        out.flush()
-        self.end = start + array.nbytes
-        out.flags.writeable = False
-        return out
-
-
-_scratch: _Scratch | None = None
-
-
-def spill(array: Array) -> Array:
-    """The same array in a mapped scratch file if it is larger than 1 MiB, else itself."""
-    global _scratch
-    if array.nbytes <= SPILL or array.dtype not in _ONNX:
-        return array
-    if _scratch is None:
-        _scratch = _Scratch()
-    return _scratch.put(array)
-
-
 class Tensor:
     """A constant of ONNX element type `dtype` and static `shape`.
 
@@ -152,7 +70,9 @@ class Tensor:
 
     __slots__ = ("_array", "dtype", "proto", "region", "shape")
 
-    def __init__(self, proto: TensorProto | None = None, region: Region | None = None, array: Array | None = None) -> None:
+    def __init__(
+        self, proto: TensorProto | None = None, region: Region | None = None, array: Array | None = None
+    ) -> None:
         self.proto, self.region, self._array = proto, region, array
         self.dtype: int
         self.shape: tuple[int, ...]
@@ -168,7 +88,12 @@ class Tensor:
         a = np.asarray(array)
         if a.dtype.byteorder == ">":
             a = a.astype(a.dtype.newbyteorder("<"))
-        return Tensor(array=spill(a))
+        if a.nbytes <= SPILL or a.dtype not in _ONNX:
+            return Tensor(array=a)
+        region = spill(a)
+        proto = TensorProto(dims=a.shape, data_type=_ONNX[a.dtype])
+        region.refer(proto)
+        return Tensor(proto, region)
 
     @property
     def size(self) -> int:
@@ -210,7 +135,7 @@ class Tensor:
         return a
 
     def to_proto(self, name: str) -> TensorProto:
-        """The tensor as a proto called `name`; data that lies in a file stays there (the writer fetches it)."""
+        """The tensor as a proto called `name`; data that lies in a file stays there (`core.model.write` fetches it)."""
         if self.proto is not None:
             if self.proto.name == name:
                 return self.proto

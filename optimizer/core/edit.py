@@ -1,0 +1,687 @@
+"""An edit replaces values by values claimed equal; the editor is the only way a graph changes.
+
+Nodes built through the editor are not in the graph until `replace` accepts them. A refused edit has touched nothing, so no
+rule needs rollback; every committed edit keeps its inverse steps, so `undo` restores the file byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from optimizer.core import form, transfer
+from optimizer.core.form import Decline, constant
+from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, encloses, use
+from optimizer.core.target import PORTABLE, Target
+from optimizer.core.tensor import Tensor, numpy_dtype
+
+
+class Fidelity(StrEnum):
+    EXACT = "exact"  # equal bits under op-by-op reference semantics
+    ROUNDING = "rounding"  # equal over the reals on the rule's stated domain
+    LOSSY = "lossy"  # judged by the task
+
+
+class Evidence(StrEnum):
+    LAW = "law"  # a shipped rule under the laws of the test suite
+    WINDOW = "window"
+    SAMPLED = "sampled"
+    NONE = "none"  # a guest's, a user's
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """One committed replacement.
+
+    `equal` pairs old and new values claimed equal, `names` the same pairs by name (the old one's before, the new one's
+    after the edit), `gone` and `new` are the nodes removed and added, `renamed` existing values that took another name.
+    """
+
+    id: int
+    phase: str
+    rule: str
+    fidelity: Fidelity
+    evidence: Evidence
+    graph: Graph
+    equal: tuple[tuple[Value, Value], ...]
+    names: tuple[tuple[str, str], ...]
+    gone: tuple[Node, ...]
+    new: tuple[Node, ...]
+    renamed: tuple[tuple[str, str], ...]
+    note: str
+    journal: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """What a gate is asked about: an edit that passed every guard and is not committed yet."""
+
+    id: int
+    rule: str
+    graph: Graph
+    equal: tuple[tuple[Value, Value], ...]
+    gone: tuple[Node, ...]
+    new: tuple[Node, ...]
+    leaves: tuple[Value, ...]
+
+
+class Gate(Protocol):
+    """Asked last, because it is dear: a reason to refuse, or None."""
+
+    def __call__(self, editor: Editor, proposal: Proposal, /) -> str | None: ...
+
+
+class Ops:
+    """`op.Name(operands in the newest form, **attributes)` stages a node and returns its output (a tuple for `outputs=n`)."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        editor = self._editor
+
+        def make(*operands: Any, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+            return editor.stage(name, operands, attributes, outputs, domain)
+
+        return make
+
+
+class Editor:
+    """The only way a model's graphs change.
+
+    Args:
+        model: its main graph and all bodies are served by this one editor, so edits are numbered across them.
+        target: what a staged node must be legal on.
+        gate: asked last before a commit (bisect limit, verification).
+        budget: how far the model's bytes may grow, as a factor.
+    """
+
+    def __init__(
+        self, model: Model, *, target: Target = PORTABLE, gate: Gate | None = None, budget: float = 1.01
+    ) -> None:
+        self.model, self.target, self.gate = model, target, gate
+        self.log: list[Edit] = []
+        self.refused: Counter[tuple[str, str]] = Counter()
+        self.why = ""
+        self.op = Ops(self)
+        self.phase = self.rule = ""
+        self.fidelity, self.evidence = Fidelity.EXACT, Evidence.LAW
+        self.touched: list[Node] = []  # nodes whose surroundings changed: what a worklist looks at again
+        self.bytes = sum(t.nbytes for t in _weights(model))
+        self.limit = int(self.bytes * budget) + 512
+
+    @contextmanager
+    def under(
+        self, rule: str, fidelity: Fidelity = Fidelity.EXACT, evidence: Evidence = Evidence.LAW
+    ) -> Iterator[Editor]:
+        """Edits inside are logged under this rule."""
+        was = self.rule, self.fidelity, self.evidence
+        self.rule, self.fidelity, self.evidence = rule, fidelity, evidence
+        try:
+            yield self
+        finally:
+            self.rule, self.fidelity, self.evidence = was
+
+    # ── staging: nothing in the graph knows these nodes yet ───────────────────────────────────────────────────────────
+
+    def stage(
+        self, op: str, operands: Sequence[Any], attributes: dict[str, Any], outputs: int = 1, domain: str = ""
+    ) -> Any:
+        """A new node outside the graph, its types inferred.
+
+        Operands may be Values, None, or arrays and numbers: those take the dtype of the operands they share a type
+        parameter with and are rounded once.
+
+        Raises:
+            Decline: no such op on the target at this opset, types do not fit, a number overflows, inference fails.
+        """
+        opset = self.model.opsets.get(domain, 1)
+        ins = self._operands(op, operands, opset, domain)
+        own: dict[str, Attribute] = {k: a for k, a in attributes.items() if a is not None}
+        if not domain:
+            form.spell(op, ins, own, opset)
+        _coerce(op, opset, domain, own)
+        node = Node(op, domain, "", None)
+        node.inputs = ins
+        node.set_attributes(own)
+        node.outputs = [Value("", node) for _ in range(outputs)]
+        why = self.target.refuses(op, domain, opset, tuple(v.dtype if v is not None else 0 for v in ins))
+        if why:
+            raise Decline(why)
+        transfer.infer(node, self.model.opsets)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def stage_like(
+        self, node: Node, inputs: Sequence[Value | None] | None = None, **attributes: Attribute | None
+    ) -> tuple[Value, ...]:
+        """A copy of `node` outside the graph, with other inputs or attributes (None drops one)."""
+        new = Node(node.op, node.domain, "", None)
+        new.inputs = list(node.inputs if inputs is None else inputs)
+        own = {**node.attributes, **attributes}
+        new.set_attributes({k: a for k, a in own.items() if a is not None})
+        new.outputs = [Value("", new) for _ in node.outputs]
+        transfer.infer(new, self.model.opsets)
+        return tuple(new.outputs)
+
+    def _operands(self, op: str, operands: Sequence[Any], opset: int, domain: str) -> list[Value | None]:
+        if all(x is None or isinstance(x, Value) for x in operands):
+            return list(operands)
+        parameters = _type_parameters(op, opset, domain)
+        dtypes: dict[str, int] = {}
+        for x, t in zip(operands, parameters):
+            if isinstance(x, Value) and x.dtype:
+                dtypes.setdefault(t, x.dtype)
+        out: list[Value | None] = []
+        for i, x in enumerate(operands):
+            if x is None or isinstance(x, Value):
+                out.append(x)
+                continue
+            if isinstance(x, Tensor):
+                out.append(constant(x))
+                continue
+            t = parameters[min(i, len(parameters) - 1)] if parameters else ""
+            out.append(constant(_rounded(np.asarray(x), dtypes.get(t))))
+        return out
+
+    # ── replacing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def no(self, why: str) -> bool:
+        """Count a refusal; always False."""
+        self.refused[self.rule, why] += 1
+        self.why = why
+        return False
+
+    def replace(
+        self, old: Sequence[Value], new: Sequence[Any], *, must_go: Sequence[Node] = (), shape: str = "", note: str = ""
+    ) -> bool:
+        """Let every reader of old[i] read new[i]; what nobody reads any more goes. False (and nothing touched) if refused.
+
+        Args:
+            old: values of one graph.
+            new: staged or existing values, or arrays and Tensors (new constants).
+            must_go: nodes without whose removal the edit is no profit.
+            shape: why the shapes are equal where that is not provable from dims (a computed constant, an identity).
+            note: kept in the log.
+        """
+        model = self.model
+        pairs: list[tuple[Value, Value]] = []
+        for a, b in zip(old, new):
+            if not isinstance(b, Value):
+                b = constant(b)
+            if a is not b:
+                pairs.append((a, b))
+        if not pairs:
+            return self.no("nothing to replace")
+        g = pairs[0][0].graph
+        olds = {a for a, _ in pairs}
+        if g is None or any(a.graph is not g for a in olds):
+            return self.no("replaces values of two graphs, or of none")
+        if any(a.is_input for a in olds):
+            return self.no("replaces an input")
+
+        staged, leaves = _staged(pairs)
+
+        # scopes: everything read must be visible from g
+        for v in leaves:
+            if v.graph is not None and v.graph is not g and not encloses(v.graph, g):
+                return self.no("reads a value of an inner scope")
+
+        # type, and shape
+        for a, b in pairs:
+            if a.dtype != b.dtype and ((a.dtype and b.dtype) or not shape):
+                return self.no("type differs" if a.dtype and b.dtype else "type not proven")
+            if (a.type is not None or b.type is not None) and not shape:
+                return self.no("type not proven")
+            x, y = a.dims, b.dims
+            if x is not None and y is not None:
+                if x == y:
+                    continue
+                if len(x) != len(y) or any(type(d) is int and type(e) is int and d != e for d, e in zip(x, y)):
+                    return self.no("shape differs")
+            if not shape:
+                return self.no("shape not proven")
+
+        # gone: the dead closure from old; what the new side reads stays alive
+        gone: dict[Node, None] = {}
+        todo = [a.producer for a in olds if a.producer is not None and a not in leaves]
+        while todo:
+            n = todo.pop()
+            if n in gone or n.graph is not g:
+                continue
+            for o in n.outputs:
+                if o in leaves or (o not in olds and (o.is_output or any(anchor(u, g) not in gone for u in o.uses))):
+                    break
+            else:
+                gone[n] = None
+                todo += [v.producer for v in n.reads() if v.producer is not None]
+        for n in must_go:
+            if n not in gone:
+                return self.no("an inner value is used elsewhere")
+
+        # outputs keep their names, and are made by a node
+        for a, b in pairs:
+            if not a.is_output:
+                continue
+            if b.tensor is not None:
+                return self.no("a graph output would be a constant")
+            if b.graph is not None and (b.graph is not g or b.is_input or b.is_output):
+                return self.no("a graph output would need an Identity")
+            if a in leaves:
+                return self.no("an output that the new side reads would need another name")
+        if len({b for a, b in pairs if a.is_output}) != sum(a.is_output for a, _ in pairs):
+            return self.no("one value would be two outputs")
+
+        # order: behind the last leaf, before the first reader that stays
+        readers: dict[Node, None] = {}
+        for a in olds:
+            for u in a.uses:
+                r = anchor(u, g)
+                if r is not None and r not in gone:
+                    readers[r] = None
+        high = min((r.pos for r in readers), default=None)
+        after: Node | Graph = g
+        for v in leaves:
+            p = v.producer
+            if p is not None and p.graph is g and p.pos > after.pos:
+                after = p
+        moves: list[Node] = []
+        if high is not None and after is not g and after.pos >= high:
+            met: set[Node] = set()
+            todo = [v.producer for v in leaves if v.producer is not None]
+            while todo:
+                n = todo.pop()
+                if n in met or n.graph is not g or n.pos < high:
+                    continue
+                if n in readers:
+                    return self.no("cycle")
+                met.add(n)
+                todo += [v.producer for v in n.reads() if v.producer is not None]
+            moves = sorted(met, key=_pos)
+
+        # bytes
+        fresh = [v for v in leaves if v.graph is None]
+        if fresh:
+            freed = sum(
+                v.tensor.nbytes
+                for v in {v: None for n in gone for v in n.reads()}
+                if v.is_const and v.tensor is not None and v not in leaves and all(anchor(u, g) in gone for u in v.uses)
+            )
+            freed += sum(
+                t.nbytes for n in gone for t in n.attributes.values() if n.op == "Constant" and isinstance(t, Tensor)
+            )
+            growth = sum(v.tensor.nbytes for v in fresh if v.tensor is not None) - freed
+            if growth > 0 and self.bytes + growth > self.limit:
+                return self.no("bytes over budget")
+        else:
+            growth = 0
+
+        before = [a.name for a, _ in pairs]
+        proposal_id = len(self.log) + 1
+        if self.gate is not None:
+            why = self.gate(
+                self, Proposal(proposal_id, self.rule, g, tuple(pairs), tuple(gone), tuple(staged), tuple(leaves))
+            )
+            if why:
+                return self.no(why)
+
+        # commit, with a journal of inverse steps
+        journal: list[tuple[Any, ...]] = []
+        renamed: list[tuple[str, str]] = []
+        if growth:
+            journal.append((_set_bytes, self, self.bytes))
+            self.bytes += growth
+        _touch(g, journal)
+        if moves:
+            at: Node | Graph = min(readers, key=_pos).prev
+            for n in moves:
+                was = n.prev
+                g.unlink(n)
+                g.link(n, at)
+                at = n
+                journal.append((_move, g, n, was))
+            after = moves[-1]
+        elif gone:  # as late as may be, so that order stays close to the old one
+            last = max(gone, key=_pos)
+            if last.pos > after.pos and (high is None or last.pos < high):
+                after = last
+        taken = {b: a for a, b in reversed(pairs) if a not in leaves}
+        for v in fresh:
+            v.graph = g
+            v.name = taken[v].name if v in taken else model.fresh_name(self.rule or "const")
+            g.initializers[v] = None
+            journal.append((_forget, g, v))
+        if staged:
+            stem = f"{self.rule or 'edit'}_{proposal_id}"
+            for k, n in enumerate(staged):
+                g.link(n, after)
+                after = n
+                n.name = stem if k == 0 else f"{stem}_{k + 1}"
+                while n.name in model.node_names:
+                    n.name += "_"
+                model.node_names.add(n.name)
+                for o in n.outputs:
+                    o.graph = g
+                attach(n)
+                for b in n.bodies:
+                    b.touched = True
+                journal.append((_unlink, g, n))
+        own = set(staged)
+        for a, b in pairs:
+            for r in list(a.uses):
+                if r in own or r in gone:
+                    continue
+                k = a.uses[r]
+                ins = r.inputs
+                r.inputs = [b if x is a else x for x in ins]
+                direct = sum(x is a for x in ins)
+                use(a, r, -k)
+                use(b, r, k)
+                journal.append((_rewire, r, ins, a, b, k, r.dirty))
+                r.dirty = True
+                if k != direct or r.graph is not g:
+                    _rewire_bodies(r, a, b, journal)
+            if a.is_output:
+                journal.append((_output, g, list(g.outputs), a, b))
+                g.outputs[:] = [b if x is a else x for x in g.outputs]
+                a.is_output, b.is_output = False, True
+            if a not in leaves:
+                if (b.producer in own and not b.name) or (b.is_output and b.name != a.name):
+                    was = b.name
+                    if was:
+                        renamed.append((was, a.name))
+                    _rename(b, a.name, journal)
+                    if a.producer is not None and a.producer not in gone:
+                        _rename(a, model.fresh_name(self.rule or "value"), journal)
+                if (b.graph is g and b.producer in own) or not b.name:
+                    _hand_on(a, b)
+        for n in gone:
+            was = n.prev
+            attach(n, -1)
+            g.unlink(n)
+            journal.append((_relink, g, n, was))
+            for v in n.reads():
+                if v.tensor is not None and not v.uses:
+                    _bury(v, journal)
+        for a in olds:
+            if a.tensor is not None and not a.uses and not a.is_output:
+                _bury(a, journal)
+        for n in staged:
+            for o in n.outputs:
+                if not o.name:
+                    o.name = model.fresh_name(self.rule or "value")
+        self.log.append(
+            Edit(
+                proposal_id, self.phase, self.rule, self.fidelity, self.evidence, g, tuple(pairs),
+                tuple((was, b.name) for was, (_, b) in zip(before, pairs)),
+                tuple(gone), tuple(staged), tuple(renamed), note, tuple(journal),
+            )
+        )  # fmt: skip
+        self.touched += staged
+        self.touched += readers
+        return True
+
+    def remove(self, nodes: Sequence[Node], *, initializers: Sequence[Value] = ()) -> bool:
+        """Remove nodes (of one graph) whose outputs nobody reads, and initializers likewise."""
+        for n in nodes:
+            for o in n.outputs:
+                if o.is_output or any(anchor(u, n.graph) not in nodes for u in o.uses if n.graph is not None):
+                    return self.no("still read")
+        if any(v.uses or v.is_output or v.is_input for v in initializers):
+            return self.no("still read")
+        g = nodes[0].graph if nodes else initializers[0].graph if initializers else None
+        if g is None:
+            return self.no("nothing to remove")
+        journal: list[tuple[Any, ...]] = []
+        _touch(g, journal)
+        for n in sorted(nodes, key=_pos, reverse=True):
+            was = n.prev
+            attach(n, -1)
+            g.unlink(n)
+            journal.append((_relink, g, n, was))
+            for v in n.reads():
+                if v.tensor is not None and not v.uses:
+                    _bury(v, journal)
+                if v.producer is not None:
+                    self.touched.append(v.producer)
+        for v in initializers:
+            _bury(v, journal)
+        self.log.append(
+            Edit(
+                len(self.log) + 1, self.phase, self.rule, self.fidelity, self.evidence, g, (), (),
+                tuple(nodes), (), (), ", ".join(v.name for v in initializers[:8]), tuple(journal),
+            )
+        )  # fmt: skip
+        return True
+
+    def opaque(
+        self, note: str, gone: Sequence[Node] = (), new: Sequence[Node] = (), journal: Sequence[tuple[Any, ...]] = ()
+    ) -> None:
+        """Log a change of the whole model that was made elsewhere (a guest, a raised opset) as one edit."""
+        self.log.append(
+            Edit(
+                len(self.log) + 1, self.phase, self.rule, self.fidelity, self.evidence, self.model.graph, (), (),
+                tuple(gone), tuple(new), (), note, tuple(journal),
+            )
+        )  # fmt: skip
+
+    def undo(self, to: int = 0) -> None:
+        """Back to the state after edit `to` (0: before every edit)."""
+        while len(self.log) > to:
+            for f, *args in reversed(self.log.pop().journal):
+                f(*args)
+
+
+def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Value, None]]:
+    """Nodes not in a graph yet, in topological order, and the leaves they (and the new values) stand on."""
+    staged: list[Node] = []
+    leaves: dict[Value, None] = {}
+    seen: set[Node] = set()
+    for _, b in pairs:
+        stack: list[tuple[Value, bool]] = [(b, False)]
+        while stack:
+            v, done = stack.pop()
+            p = v.producer
+            if p is None or p.graph is not None:
+                leaves[v] = None
+                continue
+            if done:
+                staged.append(p)
+                continue
+            if p in seen:
+                continue
+            seen.add(p)
+            stack.append((v, True))
+            stack += [(x, False) for x in reversed(list(p.reads()))]
+    return staged, leaves
+
+
+def _pos(n: Node) -> int:
+    return n.pos
+
+
+def _weights(model: Model) -> Iterator[Tensor]:
+    for g in model.graphs():
+        for v in g.initializers:
+            if v.tensor is not None:
+                yield v.tensor
+        for n in g:
+            if n.op == "Constant" and not n.domain and n.proto is not None and n.proto.ByteSize() > 64:
+                for t in n.attributes.values():
+                    if isinstance(t, Tensor):
+                        yield t
+
+
+@lru_cache(None)
+def _type_parameters(op: str, opset: int, domain: str) -> list[str]:
+    s = form.schema(op, opset, domain)
+    if s is None:
+        return []
+    out: list[str] = []
+    for p in s.inputs:
+        variadic = p.option == p.option.Variadic
+        out += [p.type_str] * (64 if variadic else 1)
+    return out
+
+
+def _rounded(x: np.ndarray[Any, Any], dtype: int | None) -> np.ndarray[Any, Any]:
+    """x in the dtype of its fellow operands; float64 without one becomes float32."""
+    if x.dtype == object:
+        x = np.asarray(x.tolist())
+    if dtype is None:
+        return x.astype(np.float32) if x.dtype == np.float64 else x.astype(np.int64) if x.dtype == np.int32 else x
+    want = numpy_dtype(dtype)
+    if x.dtype == want:
+        return x
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = x.astype(want)
+    if (
+        x.dtype.kind == "f"
+        and want.kind in "fV"
+        and not np.array_equal(np.isfinite(y.astype(np.float64)), np.isfinite(x))
+    ):
+        raise Decline("a constant overflows the model's dtype")
+    if want.kind in "iub" and not np.array_equal(y.astype(np.float64), x.astype(np.float64)):
+        raise Decline("a constant does not fit the model's dtype")
+    return y
+
+
+@lru_cache(None)
+def _float_attributes(op: str, opset: int, domain: str) -> frozenset[str]:
+    s = form.schema(op, opset, domain)
+    if s is None:
+        return frozenset()
+    return frozenset(k for k, a in s.attributes.items() if a.type in (a.type.FLOAT, a.type.FLOATS))
+
+
+def _coerce(op: str, opset: int, domain: str, attributes: dict[str, Attribute]) -> None:
+    """Python numbers as the schema's attribute types want them: epsilon=1 is 1.0."""
+    floats = _float_attributes(op, opset, domain)
+    for k, a in attributes.items():
+        if isinstance(a, np.ndarray):
+            a = attributes[k] = a.tolist()
+        elif isinstance(a, np.generic):
+            a = attributes[k] = a.item()
+        if k in floats:
+            attributes[k] = [float(x) for x in a] if isinstance(a, (list, tuple)) else float(a)
+        elif isinstance(a, bool):
+            attributes[k] = int(a)
+
+
+def _hand_on(a: Value, b: Value) -> None:
+    """b is a: what was known of a is known of b, and facts only get better."""
+    b.dtype = b.dtype or a.dtype
+    if b.type is None:
+        b.type = a.type
+    if b.known is None:
+        b.known = a.known
+    if b.dims is None:
+        b.dims = a.dims
+    elif a.dims is not None and a.dims != b.dims:
+        b.dims = tuple(x if isinstance(x, int) else y for x, y in zip(a.dims, b.dims))
+
+
+def _touch(g: Graph, journal: list[tuple[Any, ...]]) -> None:
+    """Mark the body, and those around it, as no longer what their protos say."""
+    body: Graph | None = g
+    while body is not None and body.owner is not None:
+        if not body.touched:
+            journal.append((_untouch, body))
+            body.touched = True
+        body = body.owner.graph
+
+
+def _rewire_bodies(owner: Node, a: Value, b: Value, journal: list[tuple[Any, ...]]) -> None:
+    """A reader inside a body, or a body that hands `a` out: its own graph changes as well."""
+    if owner.graph is not None and owner.graph is not a.graph:
+        _touch(owner.graph, journal)
+    for body in owner.bodies:
+        if any(x is a for x in body.outputs):
+            _touch(body, journal)
+            journal.append((_outputs, body, list(body.outputs)))
+            body.outputs[:] = [b if x is a else x for x in body.outputs]
+
+
+def _rename(v: Value, name: str, journal: list[tuple[Any, ...]]) -> None:
+    journal.append((_unname, v, v.name, [(n, n.dirty) for n in v.uses], v.producer and v.producer.dirty))
+    v.name = name
+    if v.producer is not None:
+        v.producer.dirty = True
+    for r in v.uses:
+        r.dirty = True
+        if r.graph is not None and r.graph is not v.graph:
+            _touch(r.graph, journal)
+        for b in r.bodies:
+            if any(x is v for x in b.outputs):
+                _touch(b, journal)
+
+
+def _bury(v: Value, journal: list[tuple[Any, ...]]) -> None:
+    g = v.graph
+    if g is not None and v not in g.dead and not v.is_input and not v.is_output:
+        g.dead.add(v)
+        journal.append((g.dead.discard, v))
+
+
+# inverse steps
+def _set_bytes(editor: Editor, n: int) -> None:
+    editor.bytes = n
+
+
+def _move(g: Graph, n: Node, was: Any) -> None:
+    g.unlink(n)
+    g.link(n, was)
+
+
+def _forget(g: Graph, v: Value) -> None:
+    g.initializers.pop(v)
+    v.graph = None
+    v.name = ""
+
+
+def _unlink(g: Graph, n: Node) -> None:
+    attach(n, -1)
+    g.unlink(n)
+    g.model.node_names.discard(n.name)
+    for o in n.outputs:
+        o.graph = None
+        o.name = ""
+
+
+def _rewire(r: Node, ins: list[Value | None], a: Value, b: Value, k: int, dirty: bool) -> None:
+    r.inputs = ins
+    use(b, r, -k)
+    use(a, r, k)
+    r.dirty = dirty
+
+
+def _output(g: Graph, outputs: list[Value], a: Value, b: Value) -> None:
+    g.outputs[:] = outputs
+    a.is_output, b.is_output = True, False
+
+
+def _outputs(g: Graph, outputs: list[Value]) -> None:
+    g.outputs[:] = outputs
+
+
+def _unname(v: Value, name: str, dirty: list[tuple[Node, bool]], producer: bool | None) -> None:
+    v.name = name
+    if v.producer is not None and producer is not None:
+        v.producer.dirty = producer
+    for n, d in dirty:
+        n.dirty = d
+
+
+def _relink(g: Graph, n: Node, was: Any) -> None:
+    g.link(n, was)
+    attach(n)
+
+
+def _untouch(g: Graph) -> None:
+    g.touched = False

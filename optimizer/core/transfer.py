@@ -1,0 +1,897 @@
+"""What an operation does to dtype, dims and known values: one transfer row an op, onnx's own C++ inference for the rest.
+
+A row gives the dims of the first output in the newest form of the op; `None` for a dim that it cannot say, which then
+gets a name of its own. Being defined is a proof: in `a + b`, dims s and min(s, 512) are equal wherever the model runs.
+Sources: shape inference sections of the ONNX operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TypeProto
+
+from optimizer.core import dims as D
+from optimizer.core import form
+from optimizer.core.dims import Dim, Dims, Poly
+from optimizer.core.facts import BROADCAST, PREDICATE, UNARY
+from optimizer.core.form import Decline, attribute
+from optimizer.core.graph import Node, Value, array_of, attribute_proto, type_proto
+from optimizer.core.tensor import Array, Tensor
+
+Loose = Sequence[Dim | None]
+Row = Callable[[Node, "list[Value | None]"], "Loose | None"]
+
+BOOL, INT64, INT32, FLOAT = 9, 7, 6, 1
+KNOWN_LIMIT = 64
+
+_DIMS: dict[str, Row] = {}
+_VALUES: dict[str, Callable[[Node, list[Value | None]], Array | None]] = {}
+_names = count()
+
+
+def _row(*ops: str) -> Callable[[Row], Row]:
+    def keep(f: Row) -> Row:
+        for op in ops:
+            _DIMS[op] = f
+        return f
+
+    return keep
+
+
+def infer(node: Node, opsets: dict[str, int], *, staged: bool = True) -> None:
+    """Types of a node's outputs from those of its inputs, in place; facts only get better.
+
+    Raises:
+        Decline: the op's own inference says that it cannot be applied (staged nodes only).
+    """
+    if node.domain:
+        return
+    ins = form.operands(node)
+    out = node.outputs[0] if node.outputs else None
+    row = _DIMS.get(node.op)
+    if out is None:
+        return
+    covered = False
+    if row is not None:
+        try:
+            found = row(node, ins)
+        except (TypeError, IndexError, AttributeError, ValueError) as e:  # an operand missing or malformed
+            if staged:
+                raise Decline(f"{node.op}: inference failed ({e})") from None
+            found = None
+        if found is not None:
+            improve(out, found)
+            covered = True
+        dtype = _dtype(node, ins)
+        if dtype:
+            out.dtype = dtype
+        covered = covered and bool(out.dtype) and all(not o.name and not staged for o in node.outputs[1:])
+        if node.op == "Split":
+            covered = _split(node, ins)
+    if not covered:
+        _by_onnx(node, opsets, staged)
+    value = _VALUES.get(node.op)
+    if value is not None and out.known is None and out.dtype in (INT64, INT32, BOOL):
+        try:
+            known = value(node, ins)
+        except (TypeError, IndexError, ValueError, AttributeError, OverflowError, ZeroDivisionError):
+            known = None
+        if known is not None and known.size <= KNOWN_LIMIT:
+            out.known = known
+
+
+def improve(v: Value, found: Loose) -> None:
+    """Take over what is better than what is known; a dim that nobody knows gets a name of its own."""
+    have = v.dims if v.dims is not None and len(v.dims) == len(found) else None
+    out: list[Dim] = []
+    for i, d in enumerate(found):
+        h = have[i] if have is not None else None
+        if isinstance(h, int) or (d is None and h is not None):
+            out.append(h)  # type: ignore[arg-type]
+        elif d is None:
+            out.append(D.named(f"{v.name or next(_names)}#{i}"))
+        elif h is None or isinstance(d, int) or "#" not in str(d) or "#" in str(h):
+            out.append(d)
+        else:
+            out.append(h)
+    v.dims = tuple(out)
+
+
+# ── dtype ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FIXED = {
+    "Shape": INT64,
+    "Size": INT64,
+    "NonZero": INT64,
+    "ArgMax": INT64,
+    "ArgMin": INT64,
+    **dict.fromkeys(PREDICATE, BOOL),
+}
+_FROM = {"Where": 1, "CastLike": 1, "OneHot": 2}
+
+
+def _dtype(n: Node, ins: list[Value | None]) -> int:
+    if n.op in _FIXED:
+        return _FIXED[n.op]
+    if n.op == "Cast":
+        return int(n.attributes.get("to", 0))
+    if n.op == "ConstantOfShape":
+        t = n.attributes.get("value")
+        return t.dtype if isinstance(t, Tensor) else FLOAT
+    if n.op == "QuantizeLinear":
+        z = ins[2] if len(ins) > 2 else None
+        return z.dtype if z is not None else int(n.attributes.get("output_dtype", 0)) or 2
+    if n.op == "DequantizeLinear":
+        return int(n.attributes.get("output_dtype", 0)) or (ins[1].dtype if ins[1] is not None else 0)
+    if n.op == "MatMulInteger":
+        return INT32
+    v = ins[_FROM.get(n.op, 0)] if len(ins) > _FROM.get(n.op, 0) else None
+    return v.dtype if v is not None else 0
+
+
+# ── dims ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def broadcast(shapes: Iterable[Loose | None]) -> list[Dim | None] | None:
+    """The numpy broadcast of shapes, as far as it is provable where the run is defined."""
+    xs = list(shapes)
+    if any(s is None for s in xs):
+        return None
+    rank = max((len(s) for s in xs if s is not None), default=0)
+    out: list[Dim | None] = []
+    for i in range(rank):
+        d: Dim | None = 1
+        for s in xs:
+            assert s is not None
+            j = i - (rank - len(s))
+            if j >= 0:
+                d = _meet(d, s[j])
+        out.append(d)
+    return out
+
+
+def _meet(a: Dim | None, b: Dim | None) -> Dim | None:
+    if a == 1 and isinstance(a, int):
+        return b
+    if (b == 1 and isinstance(b, int)) or (a == b and a is not None):
+        return a
+    if isinstance(a, int):
+        return a  # b is 1 or a
+    if isinstance(b, int):
+        return b
+    if a is None or b is None:
+        return None
+    if D.mentions(b, "min", a):  # s against min(s, c): only defined where they are equal
+        return a
+    if D.mentions(a, "min", b):
+        return b
+    return None
+
+
+def _same(n: Node, ins: list[Value | None]) -> Loose | None:
+    return _dims(ins[0])
+
+
+for _op in (
+    *UNARY,
+    *[
+        "Softmax",
+        "LogSoftmax",
+        "Hardmax",
+        "LayerNormalization",
+        "RMSNormalization",
+        "Dropout",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "LRN",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "CumSum",
+        "CumProd",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Trilu",
+        "ScatterElements",
+        "ScatterND",
+        "Scatter",
+        "ReverseSequence",
+        "RotaryEmbedding",
+        "Bernoulli",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "EyeLike",
+    ],
+):
+    _DIMS[_op] = _same
+
+
+@_row(*BROADCAST)
+def _broadcast(n: Node, ins: list[Value | None]) -> Loose | None:
+    if n.op in ("Add", "Sub", "Mul", "Div", "And", "Or", "Pow", "Equal", "Greater", "Less") and "axis" in n.attributes:
+        return _dims(ins[0])  # opset 6 and older: one-sided broadcasting
+    return broadcast(_dims(v) for v in ins)
+
+
+@_row("Reshape")
+def _reshape(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, target = _dims(ins[0]), known(ins[1])
+    if target is None:
+        length = _dims(ins[1])
+        return [None] * length[0] if length is not None and isinstance(length[0], int) else None
+    want: list[Dim | None] = list(target.ravel())
+    zero_is_zero = bool(n.attributes.get("allowzero", 0))
+    out: list[Dim | None] = []
+    for i, d in enumerate(want):
+        if d is not None and d == 0 and not zero_is_zero:
+            out.append(x[i] if x is not None and i < len(x) else None)
+        elif (
+            isinstance(d, Poly)
+            and not zero_is_zero
+            and not D.never_zero(d)
+            and x is not None
+            and not (i < len(x) and x[i] == d)
+        ):
+            out.append(
+                d
+            )  # where d is 0 at run time the run copies x's dim, which is then 0 as well or the run is undefined
+        else:
+            out.append(d)
+    holes = [i for i, d in enumerate(out) if d is None or d == -1]
+    if len(holes) == 1 and want[holes[0]] == -1 and x is not None and all(d is not None for d in x):
+        rest = [d for i, d in enumerate(out) if i != holes[0] and d is not None]
+        q = D.quotient(D.product([d for d in x if d is not None]), D.product(rest))
+        out[holes[0]] = q
+    return [None if d == -1 else d for d in out]
+
+
+@_row("Flatten")
+def _flatten(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    a = int(attribute(n, "axis") or 0)
+    a += len(x) if a < 0 else 0
+    return [_product(x[:a]), _product(x[a:])]
+
+
+def _product(xs: Loose) -> Dim | None:
+    return None if any(d is None for d in xs) else D.product(d for d in xs if d is not None)
+
+
+@_row("Transpose")
+def _transpose(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    perm = n.attributes.get("perm") or range(len(x))[::-1]
+    return [x[i] for i in perm]
+
+
+@_row("Shape")
+def _shape(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    return [None] if x is None else [len(x[_start_end(n, len(x))])]
+
+
+def _start_end(n: Node, rank: int) -> slice:
+    end = n.attributes.get("end")
+    return slice(*slice(n.attributes.get("start", 0), end).indices(rank))
+
+
+@_row("Size")
+def _size(n: Node, ins: list[Value | None]) -> Loose | None:
+    return []
+
+
+@_row("MatMul", "MatMulInteger")
+def _matmul(n: Node, ins: list[Value | None]) -> Loose | None:
+    a, b = _dims(ins[0]), _dims(ins[1])
+    if a is None or b is None or not a or not b:
+        return None
+    batch = broadcast([a[:-2], b[:-2]]) or []
+    return [*batch, *([a[-2]] if len(a) > 1 else []), *([b[-1]] if len(b) > 1 else [])]
+
+
+@_row("Gemm")
+def _gemm(n: Node, ins: list[Value | None]) -> Loose | None:
+    a, b = _dims(ins[0]), _dims(ins[1])
+    if a is None or b is None or len(a) != 2 or len(b) != 2:
+        return [None, None]
+    return [a[1] if n.attributes.get("transA") else a[0], b[0] if n.attributes.get("transB") else b[1]]
+
+
+@_row("Squeeze")
+def _squeeze(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    if len(ins) < 2 or ins[1] is None:
+        return [d for d in x if d != 1] if all(isinstance(d, int) for d in x) else None
+    axes = ints(ins[1])
+    if axes is None:
+        return None
+    gone = {a % len(x) for a in axes} if x else set[int]()
+    return [d for i, d in enumerate(x) if i not in gone]
+
+
+@_row("Unsqueeze")
+def _unsqueeze(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, axes = _dims(ins[0]), ints(ins[1])
+    if x is None or axes is None:
+        return None
+    rank = len(x) + len(axes)
+    ones = {a % rank for a in axes}
+    it = iter(x)
+    return [1 if i in ones else next(it) for i in range(rank)]
+
+
+@_row("Gather")
+def _gather(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, i = _dims(ins[0]), _dims(ins[1])
+    if x is None or i is None:
+        return None
+    a = int(n.attributes.get("axis", 0)) % len(x)
+    return [*x[:a], *i, *x[a + 1 :]]
+
+
+@_row("GatherElements")
+def _gather_elements(n: Node, ins: list[Value | None]) -> Loose | None:
+    return _dims(ins[1])
+
+
+@_row("GatherND")
+def _gather_nd(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, i = _dims(ins[0]), _dims(ins[1])
+    batch = int(n.attributes.get("batch_dims", 0))
+    if x is None or i is None or not isinstance(i[-1], int):
+        return None
+    return [*i[:-1], *x[batch + i[-1] :]]
+
+
+@_row("Concat")
+def _concat(n: Node, ins: list[Value | None]) -> Loose | None:
+    xs = [_dims(v) for v in ins]
+    some = next((x for x in xs if x is not None), None)
+    if some is None or any(x is not None and len(x) != len(some) for x in xs):
+        return None
+    a = int(n.attributes.get("axis", 1)) % len(some)
+    out: list[Dim | None] = []
+    for i in range(len(some)):
+        column = [x[i] if x is not None else None for x in xs]
+        if i == a:
+            out.append(
+                None if any(d is None for d in column) else sum((d for d in column[1:] if d is not None), column[0])
+            )  # type: ignore[arg-type]
+        else:  # all equal where the run is defined: an int if any is
+            out.append(
+                next((d for d in column if isinstance(d, int)), next((d for d in column if d is not None), None))
+            )
+    return out
+
+
+@_row("Expand")
+def _expand(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, target = _dims(ins[0]), known(ins[1])
+    if x is None:
+        return None
+    if target is None:
+        length = _dims(ins[1])
+        if length is None or not isinstance(length[0], int):
+            return None
+        pad = [None] * max(0, length[0] - len(x))
+        return [*pad, *(d if isinstance(d, int) and d != 1 else None for d in x)]
+    return broadcast([x, list(target.ravel())])
+
+
+@_row("Tile")
+def _tile(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, k = _dims(ins[0]), known(ins[1])
+    if x is None or k is None:
+        return [None] * len(x) if x is not None else None
+    return [None if d is None or r is None else d * r for d, r in zip(x, k.ravel())]
+
+
+@_row("Pad")
+def _pad(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, pads = _dims(ins[0]), known(ins[1])
+    if x is None or pads is None:
+        return [None] * len(x) if x is not None else None
+    given = ins[3] if len(ins) > 3 else None
+    axes = ints(given) if given is not None else list(range(len(x)))
+    if axes is None:
+        return [None] * len(x)
+    out: list[Dim | None] = list(x)
+    p = list(pads.ravel())
+    for k, a in enumerate(axes):
+        d, low, high = out[a], p[k], p[k + len(axes)]
+        out[a] = None if d is None or low is None or high is None else d + low + high
+    return out
+
+
+@_row("Slice")
+def _slice(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    starts, ends = known(ins[1]), known(ins[2])
+    given = ins[3] if len(ins) > 3 else None
+    axes = ints(given) if given is not None else None
+    if starts is None or ends is None or (given is not None and axes is None):
+        hit = {a % len(x) for a in axes} if axes is not None else set(range(len(x)))
+        return [None if i in hit else d for i, d in enumerate(x)]
+    if axes is None:
+        axes = list(range(starts.size))
+    step_value = ins[4] if len(ins) > 4 else None
+    steps: list[int] | None = [1] * len(axes) if step_value is None else ints(step_value)
+    out: list[Dim | None] = list(x)
+    for k, a in enumerate(axes):
+        a %= len(x)
+        out[a] = None if steps is None else _sliced(out[a], starts.ravel()[k], ends.ravel()[k], steps[k])
+    return out
+
+
+def _sliced(d: Dim | None, start: Dim | None, end: Dim | None, step: int) -> Dim | None:
+    """The length of x[start:end:step] where x has length d."""
+    if d is None or start is None or end is None:
+        return None
+    if isinstance(d, int) and isinstance(start, int) and isinstance(end, int):
+        return len(range(d)[start:end:step])
+    if step != 1:
+        return None
+    huge = isinstance(end, int) and end >= 2**31 - 1
+    if isinstance(start, int) and start < 0:
+        # the last −start: all of a dim that is no longer than that
+        return D.apply("min", d, -start) if huge else None
+    if isinstance(start, Poly) and not D.never_negative(start):
+        return None
+    if isinstance(end, int) and end < 0:
+        stop: Dim | None = d + end
+        return stop - start if start == 0 and D.never_negative(stop) else None
+    if isinstance(end, Poly) and not D.never_negative(end):
+        return None
+    stop = d if huge or end == d else D.apply("min", d, end)
+    if stop is None:
+        return None
+    length = stop - start
+    if D.never_negative(length) or start == 0:
+        return length
+    return None
+
+
+@_row("Split")
+def _split_row(n: Node, ins: list[Value | None]) -> Loose | None:
+    return None  # all outputs at once: _split
+
+
+def _split(n: Node, ins: list[Value | None]) -> bool:
+    x = _dims(ins[0])
+    if x is None or ins[0] is None:
+        return False
+    a = int(n.attributes.get("axis", 0)) % len(x)
+    parts: list[int] | None = ints(ins[1]) if len(ins) > 1 and ins[1] is not None else None
+    if parts is None and (len(ins) < 2 or ins[1] is None) and isinstance(x[a], int):
+        k = int(n.attributes.get("num_outputs", len(n.outputs)))
+        size = -(-x[a] // k)  # type: ignore[operator]
+        parts = [size] * (k - 1) + [x[a] - size * (k - 1)]  # type: ignore[operator]
+    for i, o in enumerate(n.outputs):
+        o.dtype = ins[0].dtype
+        improve(o, [*x[:a], parts[i] if parts is not None and i < len(parts) else None, *x[a + 1 :]])
+    return True
+
+
+_REDUCTIONS = [op for op in form.MOVED if op.startswith("Reduce")]
+
+
+@_row(*_REDUCTIONS)
+def _reduce(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    keep = bool(n.attributes.get("keepdims", 1))
+    given = ins[1] if len(ins) > 1 else None
+    axes = ints(given) if given is not None else []
+    if axes is None:
+        return [None] * len(x) if keep else None
+    if not axes:
+        if n.attributes.get("noop_with_empty_axes", 0):
+            return x
+        axes = list(range(len(x)))
+    hit = {a % len(x) for a in axes} if x else set[int]()
+    return [1 if i in hit else d for i, d in enumerate(x) if keep or i not in hit]
+
+
+@_row("ArgMax", "ArgMin")
+def _arg(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    a = int(n.attributes.get("axis", 0)) % len(x)
+    keep = bool(n.attributes.get("keepdims", 1))
+    return [1 if i == a else d for i, d in enumerate(x) if keep or i != a]
+
+
+@_row("Range")
+def _range(n: Node, ins: list[Value | None]) -> Loose | None:
+    start, limit, delta = (known(v) for v in ins)
+    if start is None or limit is None or delta is None:
+        return [None]
+    a, b, c = start.ravel()[0], limit.ravel()[0], delta.ravel()[0]
+    if isinstance(a, int) and isinstance(b, int) and isinstance(c, int) and c:
+        return [max(0, -(-(b - a) // c))]
+    return [b - a] if c == 1 and a is not None and b is not None and D.never_negative(b - a) else [None]
+
+
+@_row("ConstantOfShape")
+def _constant_of_shape(n: Node, ins: list[Value | None]) -> Loose | None:
+    target = known(ins[0])
+    if target is not None:
+        return list(target.ravel())
+    length = _dims(ins[0])
+    return [None] * length[0] if length is not None and isinstance(length[0], int) else None
+
+
+@_row("NonZero")
+def _nonzero(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    return None if x is None else [len(x), None]
+
+
+@_row("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def _global_pool(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    return None if x is None else [*x[:2], *[1] * (len(x) - 2)]
+
+
+@_row("Conv", "AveragePool", "MaxPool", "LpPool")
+def _conv(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    if x is None:
+        return None
+    a = n.attributes
+    spatial = len(x) - 2
+    channels: Dim | None = x[1]
+    kernel = a.get("kernel_shape")
+    if n.op == "Conv":
+        w = _dims(ins[1])
+        if w is None:
+            return [x[0], *[None] * (spatial + 1)]
+        channels = w[0]
+        kernel = kernel or list(w[2:])
+    if a.get("ceil_mode", 0) or not kernel or len(kernel) != spatial:
+        return [x[0], channels, *[None] * spatial] if isinstance(x[2:], list) else None
+    strides, dilations = a.get("strides") or [1] * spatial, a.get("dilations") or [1] * spatial
+    pads, auto = a.get("pads") or [0] * (2 * spatial), a.get("auto_pad", "NOTSET")
+    out: list[Dim | None] = [x[0], channels]
+    for i in range(spatial):
+        d, k = x[2 + i], kernel[i]
+        if d is None or not isinstance(k, int):
+            out.append(None)
+            continue
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            q = D.apply("floordiv", d + (strides[i] - 1), strides[i])
+        else:
+            p = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
+            q = D.apply("floordiv", d + (p - dilations[i] * (k - 1) - 1), strides[i])
+            q = None if q is None else q + 1
+        out.append(q)
+    return out
+
+
+# ── values of small integer tensors ───────────────────────────────────────────────────────────────────────────────────
+
+
+def known(v: Value | None) -> Array | None:
+    """The partial value of a small integer tensor: an object array of ints, bools, polynomials and Nones."""
+    if v is None:
+        return None
+    if (
+        v.known is None
+        and v.is_const
+        and v.dtype in (INT64, INT32, BOOL, 2, 3)
+        and v.tensor is not None
+        and v.tensor.size <= KNOWN_LIMIT
+    ):
+        v.known = v.tensor.numpy().astype(object)
+    return v.known
+
+
+def ints(v: Value | None) -> list[int] | None:
+    """The whole value as plain integers, or None."""
+    k = known(v)
+    if k is None:
+        return None
+    xs = list(k.ravel())
+    return [int(x) for x in xs] if all(isinstance(x, (int, np.integer)) for x in xs) else None
+
+
+def _value(*ops: str) -> Callable[[Any], Any]:
+    def keep(f: Any) -> Any:
+        for op in ops:
+            _VALUES[op] = f
+        return f
+
+    return keep
+
+
+@_value("Shape")
+def _shape_value(n: Node, ins: list[Value | None]) -> Array | None:
+    x = _dims(ins[0])
+    return None if x is None else array_of(x[_start_end(n, len(x))])  # type: ignore[arg-type]
+
+
+@_value("Size")
+def _size_value(n: Node, ins: list[Value | None]) -> Array | None:
+    x = _dims(ins[0])
+    return None if x is None else _scalar(_product(x))
+
+
+def _scalar(x: Any) -> Array | None:
+    if x is None:
+        return None
+    a = np.empty((), object)
+    a[()] = x
+    return a
+
+
+@_value("ConstantOfShape")
+def _filled(n: Node, ins: list[Value | None]) -> Array | None:
+    shape = ints(ins[0])
+    if shape is None or np.prod(shape, dtype=int) > KNOWN_LIMIT:
+        return None
+    t = n.attributes.get("value")
+    return np.full(shape, t.numpy().ravel()[0].item(), object) if isinstance(t, Tensor) else None
+
+
+@_value("Identity")
+def _identity_value(n: Node, ins: list[Value | None]) -> Array | None:
+    return known(ins[0])
+
+
+@_value("Cast")
+def _cast_value(n: Node, ins: list[Value | None]) -> Array | None:
+    k, to = known(ins[0]), n.attributes.get("to")
+    if k is None or ins[0] is None:
+        return None
+    if to == BOOL:
+        return np.asarray([bool(x) if isinstance(x, (int, bool)) else None for x in k.ravel()], object).reshape(k.shape)
+    if to == INT64 and ins[0].dtype in (INT32, INT64, BOOL):
+        return np.asarray([int(x) if isinstance(x, bool) else x for x in k.ravel()] + [None], object)[:-1].reshape(
+            k.shape
+        )
+    if to == INT32 and ins[0].dtype in (
+        INT32,
+        INT64,
+        BOOL,
+    ):  # a dim fits: no runtime makes a tensor of 2^31 rows and casts its size
+        small = all(not isinstance(x, int) or -(2**31) <= x < 2**31 for x in k.ravel())
+        return (
+            np.asarray([int(x) if isinstance(x, bool) else x for x in k.ravel()] + [None], object)[:-1].reshape(k.shape)
+            if small
+            else None
+        )
+    return None
+
+
+@_value("Squeeze", "Unsqueeze", "Reshape", "Flatten")
+def _reshaped(n: Node, ins: list[Value | None]) -> Array | None:
+    k, d = known(ins[0]), n.outputs[0].dims
+    if k is None or d is None or not all(isinstance(x, int) for x in d):
+        return None
+    return k.reshape(d)  # type: ignore[arg-type]
+
+
+@_value("Concat")
+def _concat_value(n: Node, ins: list[Value | None]) -> Array | None:
+    ks = [known(v) for v in ins]
+    if all(k is not None for k in ks):
+        return np.concatenate(ks, n.attributes["axis"])  # type: ignore[arg-type]
+    if n.outputs[0].dims is None or len(n.outputs[0].dims) != 1:
+        return None
+    parts: list[Array] = []
+    for k, v in zip(ks, ins):  # a vector of known length and unknown content is a run of Nones
+        d = _dims(v)
+        if k is None and (d is None or not isinstance(d[0], int) or d[0] > KNOWN_LIMIT):
+            return None
+        parts.append(k if k is not None else np.full(d[0], None, object))  # type: ignore[index]
+    return np.concatenate(parts)
+
+
+@_value("Gather")
+def _gather_value(n: Node, ins: list[Value | None]) -> Array | None:
+    k, i = known(ins[0]), ints(ins[1])
+    if k is None or i is None or ins[1] is None:
+        return None
+    at = np.asarray(i, int).reshape([d for d in ins[1].dims or () if isinstance(d, int)])
+    out = np.take(k, at, int(n.attributes.get("axis", 0)))
+    return out if isinstance(out, np.ndarray) else _scalar(out)
+
+
+@_value("Slice")
+def _slice_value(n: Node, ins: list[Value | None]) -> Array | None:
+    k = known(ins[0])
+    starts, ends = ints(ins[1]), ints(ins[2])
+    if k is None or starts is None or ends is None:
+        return None
+    axes = ints(ins[3]) if len(ins) > 3 and ins[3] is not None else list(range(len(starts)))
+    steps = ints(ins[4]) if len(ins) > 4 and ins[4] is not None else [1] * len(starts)
+    if axes is None or steps is None:
+        return None
+    cut = [slice(None)] * k.ndim
+    for a, s, e, t in zip(axes, starts, ends, steps):
+        size = k.shape[a]
+        stop = None if t < 0 and e < -size else e
+        cut[a] = slice(s, stop, t)
+    return k[tuple(cut)]
+
+
+@_value("Transpose")
+def _transpose_value(n: Node, ins: list[Value | None]) -> Array | None:
+    k = known(ins[0])
+    return None if k is None else np.transpose(k, n.attributes.get("perm"))
+
+
+@_value("Expand")
+def _expand_value(n: Node, ins: list[Value | None]) -> Array | None:
+    k, d = known(ins[0]), n.outputs[0].dims
+    if k is None or d is None or not all(isinstance(x, int) for x in d) or np.prod(d, dtype=int) > KNOWN_LIMIT:  # type: ignore[arg-type]
+        return None
+    return np.broadcast_to(k, d)  # type: ignore[arg-type]
+
+
+def _elementwise(f: Callable[..., Any]) -> Callable[[Node, list[Value | None]], Array | None]:
+    """f over numpy-broadcast operands; an unknown operand gives an unknown element."""
+
+    def g(n: Node, ins: list[Value | None]) -> Array | None:
+        ks = [known(v) for v in ins]
+        if any(k is None for k in ks):
+            return None
+        ufunc = np.frompyfunc(lambda *xs: None if any(x is None for x in xs) else f(*xs), len(ks), 1)
+        out = ufunc(*ks)
+        return out if isinstance(out, np.ndarray) else _scalar(out) if out is not None else None
+
+    return g
+
+
+def _divide(a: Dim, b: Dim) -> Dim | None:
+    """Integer division as ONNX has it: towards zero."""
+    if isinstance(a, int) and isinstance(b, int):
+        return None if b == 0 else -(-a // b) if (a < 0) != (b < 0) else a // b
+    return D.apply("floordiv", a, b) if D.never_negative(a) and D.never_zero(b) else D.quotient(a, b)
+
+
+def _equal(a: Dim, b: Dim) -> bool | None:
+    d = a - b
+    if isinstance(d, int):
+        return d == 0
+    return False if D.never_zero(d) or D.never_zero(d * -1) else None
+
+
+def _less(a: Dim, b: Dim) -> bool | None:
+    if D.never_zero(b - a):
+        return True
+    return False if D.never_negative(a - b) else None
+
+
+for _name, _f in {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": _divide,
+    "Min": lambda *xs: _fold("min", xs),
+    "Max": lambda *xs: _fold("max", xs),
+    "Neg": lambda a: a * -1,
+    "Equal": _equal,
+    "Less": _less,
+    "Greater": lambda a, b: _less(b, a),
+    "LessOrEqual": lambda a, b: None if (x := _less(b, a)) is None else not x,
+    "GreaterOrEqual": lambda a, b: None if (x := _less(a, b)) is None else not x,
+    "Not": lambda a: not a,
+    "And": lambda a, b: a and b,
+    "Or": lambda a, b: a or b,
+    "Abs": lambda a: a if D.never_negative(a) else None,
+}.items():
+    _VALUES[_name] = _elementwise(_f)
+
+
+def _fold(name: str, xs: Sequence[Dim]) -> Dim | None:
+    out: Dim | None = xs[0]
+    for x in xs[1:]:
+        out = None if out is None else D.apply(name, out, x)
+    return out
+
+
+@_value("Mod")
+def _mod_value(n: Node, ins: list[Value | None]) -> Array | None:
+    if n.attributes.get("fmod", 0):
+        return None
+    return _elementwise(lambda a, b: D.apply("mod", a, b) if D.never_zero(b) and D.never_negative(a) else None)(n, ins)
+
+
+@_value("Where")
+def _where_value(n: Node, ins: list[Value | None]) -> Array | None:
+    c, x, y = known(ins[0]), known(ins[1]), known(ins[2])
+    if c is None or x is None or y is None:
+        return None
+    ufunc = np.frompyfunc(
+        lambda p, a, b: (a if p else b) if p is not None else a if a is not None and a == b else None, 3, 1
+    )
+    out = ufunc(c, x, y)
+    return out if isinstance(out, np.ndarray) else _scalar(out)
+
+
+@_value("ReduceProd")
+def _reduce_prod(n: Node, ins: list[Value | None]) -> Array | None:
+    k, d = known(ins[0]), n.outputs[0].dims
+    if k is None or d is None or any(x != 1 for x in d) or any(x is None for x in k.ravel()):
+        return None
+    return np.full([1] * len(d), D.product(k.ravel()), object)
+
+
+@_value("Range")
+def _range_value(n: Node, ins: list[Value | None]) -> Array | None:
+    xs = [ints(v) for v in ins]
+    if any(x is None for x in xs):
+        return None
+    a, b, c = (x[0] for x in xs if x is not None)
+    return np.arange(a, b, c).astype(object) if c and abs((b - a) // c) <= KNOWN_LIMIT else None
+
+
+def _dims(v: Value | None) -> Dims | None:
+    return None if v is None else v.dims
+
+
+# ── onnx's own inference ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _by_onnx(node: Node, opsets: dict[str, int], staged: bool) -> None:
+    """One C++ `infer_node_outputs` (about 60 µs); names of dims go out and come back as text."""
+    opset = opsets.get(node.domain, 0)
+    s = form.schema(node.op, opset, node.domain)
+    if s is None or node.bodies:
+        return
+    p = NodeProto(op_type=node.op, domain=node.domain)
+    types: dict[str, TypeProto] = {}
+    data: dict[str, Any] = {}
+    texts: set[str] = set()
+    for i, v in enumerate(node.inputs):
+        p.input.append(f"i{i}" if v is not None else "")
+        if v is None:
+            continue
+        types[f"i{i}"] = type_proto(v)
+        texts.update(str(d) for d in v.dims or () if isinstance(d, Poly))
+        if v.is_const and v.tensor is not None and v.tensor.size <= KNOWN_LIMIT:
+            data[f"i{i}"] = v.tensor.to_proto(f"i{i}")
+    p.output.extend(f"o{i}" if o.name or staged or i == 0 else "" for i, o in enumerate(node.outputs))
+    p.attribute.extend(attribute_proto(k, a) for k, a in node.attributes.items())
+    try:
+        found = onnx.shape_inference.infer_node_outputs(
+            s, p, types, data, opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
+        )
+    except Exception as e:  # onnx raises a plain C++ error of its own type
+        if staged:
+            raise Decline(
+                f"{node.op}: inference failed ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__})"
+            ) from None
+        return
+    for i, o in enumerate(node.outputs):
+        t = found.get(f"o{i}")
+        if t is None:
+            continue
+        if not t.HasField("tensor_type"):
+            o.type = o.type or t
+            continue
+        o.dtype = t.tensor_type.elem_type or o.dtype
+        if t.tensor_type.HasField("shape"):
+            improve(o, [_back(d, texts) for d in t.tensor_type.shape.dim])
+
+
+def _back(d: Any, texts: set[str]) -> Dim | None:
+    if d.HasField("dim_value"):
+        return d.dim_value if d.dim_value >= 0 else None
+    return D.named(d.dim_param) if d.dim_param in texts else None
