@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -16,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..core.errors import BadInput, EnvironmentNotAsAsked
-from .fetch import cache_folder, fetch, file_sha256, replace_file
+from optimizer.core.errors import BadInput, EnvironmentNotAsAsked
+from optimizer.runtime.child import call
+from optimizer.runtime.fetch import cache_folder, fetch, file_sha256, replace_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,10 +135,13 @@ def _built(card: Card, file: Path) -> Path:
     out = cache_folder() / "built" / f"{card.path.stem}-{key}" / f"{card.path.stem}.onnx"
     if not out.is_file():
         print(f"building {card.path.stem}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "optimizer.runtime.card", str(card.path), str(file), str(out)]
-        if (run := subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)).returncode:
-            raise BadInput(f"{card.build} built nothing:\n{run.stderr}", at=str(card.path))
+        call("optimizer.runtime.card:build", card=card.path, file=file, out=out)
     return out
+
+
+def build(card: str, file: str, out: str) -> None:
+    """Write what a card's `build` makes of a file. Runs the card's Python: only ever called inside a child process."""
+    replace_file(Path(out), read_card(card).load_build()(Path(file)).SerializeToString())
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
@@ -260,7 +263,3 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "task_noise": (_is_noise, "a number, at least 0"),
     "dims": (_is_dims, "a list of tables, as in [{batch = 1}, {batch = 3}]"),
 }
-
-
-if __name__ == "__main__":
-    replace_file(Path(sys.argv[3]), read_card(sys.argv[1]).load_build()(Path(sys.argv[2])).SerializeToString())
