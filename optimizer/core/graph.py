@@ -8,6 +8,8 @@ themselves. Only `core.edit.Editor` changes a graph that is in use.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from optimizer.core.dims import Dim, Dims, named
 from optimizer.core.errors import BadInput
-from optimizer.core.region import Region
+from optimizer.core.region import Buffer, MappedFile, Region
 from optimizer.core.tensor import Array, Tensor
 
 GAP = 1 << 20
@@ -215,14 +217,27 @@ class Graph:
         return out[::-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model came from; as long as it lives, so do the buffers that its weights lie in.
+
+    `path` is None for bytes and protos, `size` is bytes of the model without its external data, which lies in `external`.
+    """
+
+    path: Path | None
+    size: int
+    buffer: Buffer
+    external: tuple[MappedFile, ...] = ()
+
+
 class Model:
-    """A graph with what a file holds around it; `proto` is the model without its graph."""
+    """A graph with what a file holds around it; `proto` is the model without its graph, `source` where it was read from."""
 
-    __slots__ = ("fresh", "functions", "graph", "names", "node_names", "opsets", "proto", "warnings")
+    __slots__ = ("fresh", "functions", "graph", "names", "node_names", "opsets", "proto", "source", "warnings")
 
-    def __init__(self, proto: ModelProto) -> None:
+    def __init__(self, proto: ModelProto, source: Source | None = None) -> None:
         """`proto` without its graph: headers, opsets, functions, metadata."""
-        self.proto = proto
+        self.proto, self.source = proto, source
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
         self.functions: dict[tuple[str, str], FunctionProto] = {(f.domain, f.name): f for f in proto.functions}
         self.names: set[str] = set()  # of values, in all graphs
@@ -368,7 +383,7 @@ def _body_names(node: Node) -> list[str]:
 # ── from and to protos ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lift(proto: ModelProto) -> Model:
+def lift(proto: ModelProto, source: Source | None = None) -> Model:
     """The graph of a model whose large weights were left in their files.
 
     Raises:
@@ -378,7 +393,7 @@ def lift(proto: ModelProto) -> Model:
     for f, x in proto.ListFields():
         if f.name != "graph":
             _set(head, f.name, x)
-    model = Model(head)
+    model = Model(head, source)
     model.graph = lift_graph(model, proto.graph, None, ())
     for g in model.graphs():
         _declare(g)

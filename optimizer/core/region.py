@@ -107,7 +107,9 @@ class Region:
             return None
         buffer = _buffers.get(location)
         if buffer is None:
-            raise ToolFailure(f"the file that held tensor {t.name!r} was let go of", fix="keep the Model that was read from it")
+            raise ToolFailure(
+                f"the file that held tensor {t.name!r} was let go of", fix="keep the Model that was read from it"
+            )
         return Region(buffer, int(where["offset"]), int(where["length"]))
 
     def refer(self, t: TensorProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,7 @@ _PLAIN: dict[int, Any] = {
     TensorProto.FLOAT8E5M2FNUZ: ml_dtypes.float8_e5m2fnuz,
 }
 PLAIN = {k: np.dtype(v) for k, v in _PLAIN.items()}
+TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}  # those that the installed onnx knows
 
 
 def numpy_dtype(dtype: int) -> np.dtype[Any]:
@@ -111,7 +113,7 @@ class Tensor:
             return self.size * PLAIN[self.dtype].itemsize
         if self.dtype == TensorProto.STRING:
             return sum(len(s) for s in self.numpy().ravel())
-        return -(-self.size * _bits(self.dtype) // 8)
+        return -(-self.size * bits(self.dtype) // 8)
 
     def numpy(self) -> Array:
         """The data as a read-only array of `shape`; a view of the file where it is mapped."""
@@ -163,9 +165,16 @@ def _text(s: Any) -> bytes:
     return s if isinstance(s, bytes) else str(s).encode()
 
 
-def _bits(dtype: int) -> int:
+def bits(dtype: int) -> int:
+    """Bits of one element of a type that is no string, as raw_data packs them."""
+    if dtype in PLAIN:
+        return PLAIN[dtype].itemsize * 8
     name = TensorProto.DataType.Name(dtype)
-    for bits in (2, 4, 6):
-        if name.endswith(f"INT{bits}") or f"FLOAT{bits}" in name:
-            return bits
-    return 8
+    return next((b for b in (2, 4, 6) if name.endswith(f"INT{b}") or f"FLOAT{b}" in name), 8)
+
+
+def data_bytes(t: TensorProto) -> int:
+    """Bytes of raw_data that the type and dims of a tensor need; −1 where they are no type or dims."""
+    if t.data_type not in TYPES or t.data_type == TensorProto.STRING or any(d < 0 for d in t.dims):
+        return -1
+    return -(-math.prod(t.dims) * bits(t.data_type) // 8)

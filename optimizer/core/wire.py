@@ -60,7 +60,11 @@ def split(buffer: Buffer) -> bytes:
     def refer(begin: int, end: int) -> list[Chunk] | None:
         raw: Field | None = None
         for i, f in enumerate(_fields(view, begin, end)):
-            if f.number in (_EXTERNAL_DATA, _DATA_LOCATION) or (f.number == _RAW_DATA and raw is not None) or i == _MANY:
+            if (
+                f.number in (_EXTERNAL_DATA, _DATA_LOCATION)
+                or (f.number == _RAW_DATA and raw is not None)
+                or i == _MANY
+            ):
                 return None
             if f.number == _RAW_DATA and f.kind == 2:
                 raw = f

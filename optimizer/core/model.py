@@ -1,0 +1,265 @@
+"""The file edge: read a model with its weights left where they lie, and write one whole or not at all."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Union
+
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import AttributeProto, ModelProto, TensorProto
+
+from optimizer.core import wire
+from optimizer.core.errors import BadInput, ToolFailure
+from optimizer.core.external import attach
+from optimizer.core.graph import Model, Source, lift, lower
+from optimizer.core.region import TOKEN, Buffer, MappedFile, Region
+from optimizer.core.staging import staged
+from optimizer.core.tensor import Tensor
+from optimizer.core.text import safe
+from optimizer.core.valid import check_head, check_model
+
+ModelLike = Union[str, "os.PathLike[str]", bytes, ModelProto, Any]  # also onnx_ir.Model, torch.onnx.ONNXProgram
+
+LIMIT = (1 << 31) - 1  # bytes of one protobuf message
+WHOLE = 1 << 22  # a smaller file is parsed as it is: the split would cost more than it saves
+PAGE, LINE, PAGED = 4096, 64, 1 << 20  # in external data, tensors from 1 MiB begin a page, smaller ones a cache line
+
+
+def read(source: ModelLike) -> Model:
+    """The model in a file, in bytes, or in another library's hands; the caller's object is never changed.
+
+    Raises:
+        BadInput: it is no ONNX model, it is damaged, too old (IR < 3, opset < 7) or newer than the installed onnx.
+        ToolFailure: the file cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _read_file(Path(source))
+    folder = None
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        buffer = Buffer(bytes(source))
+    else:
+        proto, folder = _proto_of(source)
+        try:
+            buffer = Buffer(proto.SerializeToString())
+        except EncodeError as e:
+            raise BadInput(
+                "the model in memory is larger than 2 GiB", fix="save it with external data and name the file"
+            ) from e
+    return _read(buffer, None, folder)
+
+
+def _read_file(path: Path) -> Model:
+    at = safe(str(path))
+    try:
+        buffer = MappedFile(path)
+    except FileNotFoundError as e:
+        raise BadInput("the model file does not exist", at=at, fix="check the path") from e
+    except IsADirectoryError as e:
+        raise BadInput("the model is a folder", at=at, fix="name the .onnx file in it") from e
+    except (OSError, ValueError) as e:
+        raise BadInput(
+            f"the model file cannot be opened: {safe(str(e))}", at=at, fix="check the path and its permissions"
+        ) from e
+    try:
+        return _read(buffer, path, path.parent)
+    except BadInput as e:
+        e.at = f"{at}: {e.at}" if e.at else at
+        raise
+
+
+def _read(buffer: Buffer, path: Path | None, folder: Path | None) -> Model:
+    if not buffer.size:
+        raise BadInput("the model is empty: it has no bytes at all", fix="export or copy it again")
+    skeleton = wire.split(buffer) if buffer.size >= WHOLE else b"".join(buffer.blocks(0, buffer.size))
+    try:
+        proto = ModelProto.FromString(skeleton)
+    except DecodeError as e:
+        raise BadInput(
+            "this is not an ONNX model, or it is damaged: protobuf cannot parse it",
+            fix="export or copy it again; a file that was cut in transfer looks like this",
+        ) from e
+    check_head(proto)
+    files: tuple[MappedFile, ...] = ()
+    if skeleton.count(b"location") > skeleton.count(TOKEN.encode()):
+        files = attach(proto, folder)
+    with _no_collection():
+        model = lift(proto, Source(path, buffer.size, buffer, files))
+    check_model(model)
+    return model
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without garbage collection: a lift makes many objects and no garbage."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _proto_of(source: Any) -> tuple[ModelProto, Path | None]:
+    """The ModelProto of an object in memory, and the folder of its external data."""
+    if isinstance(source, ModelProto):
+        return source, None
+    if isinstance(proto := getattr(source, "model_proto", None), ModelProto):  # torch.onnx.ONNXProgram
+        return proto, None
+    ir = sys.modules.get("onnx_ir")
+    if ir is not None and isinstance(source, ir.Model):
+        folders = {
+            Path(t.base_dir)
+            for v in source.graph.initializers.values()
+            if isinstance(t := v.const_value, ir.ExternalTensor)
+        }
+        if len(folders) > 1:
+            raise BadInput(
+                "the model's external data lies in several folders", fix="save it with onnx_ir.save and name the file"
+            )
+        return ir.to_proto(source), next(iter(folders), None)
+    raise BadInput(
+        f"a {type(source).__name__} is no model",
+        fix="give a path, bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram",
+    )
+
+
+def _skeleton(model: Model) -> bytes:
+    try:
+        return lower(model).SerializeToString(deterministic=True)
+    except EncodeError as e:
+        raise ToolFailure("the model without its weights is larger than 2 GiB, which no ONNX file can hold") from e
+
+
+def write(
+    model: Model, path: str | os.PathLike[str], *, external: bool | None = None, force: bool = False
+) -> list[Path]:
+    """Write the model to `path` (weights to `path`.data where they are external): the files appear whole or not at all.
+
+    Args:
+        model: may have been read from `path` itself.
+        path: the .onnx file.
+        external: weights of 1 KiB or more go beside the model; None: as the input had it, or if it exceeds 2 GiB.
+        force: replace existing files.
+
+    Returns:
+        the files written, the model first.
+
+    Raises:
+        BadInput: the place is taken or cannot be written to.
+        ToolFailure: the disk is full, or the model cannot be one file.
+    """
+    path = Path(path)
+    skeleton = _skeleton(model)
+    chunks = wire.join(skeleton)
+    size = sum(map(len, chunks))
+    if external is None:
+        external = size > LIMIT or bool(model.source and model.source.external)
+    if not external:
+        if size > LIMIT:
+            raise ToolFailure(
+                "the model is larger than 2 GiB, so its weights must be external",
+                at=safe(str(path)),
+                fix="leave `external` open",
+            )
+        with staged(model, [path], force) as (file,):
+            file.write(chunks)
+        return [path]
+    data = path.with_name(path.name + ".data")
+    whole = Buffer(skeleton)
+    places: dict[tuple[str, int, int], int] = {}
+    laid: list[tuple[int, Region]] = []
+    end = 0
+
+    def lay(region: Region) -> wire.Placed:
+        nonlocal end
+        if region.length < wire.LARGE:
+            return wire.inline(region)
+        key = (region.buffer.location, region.offset, region.length)
+        if key not in places:
+            align = PAGE if region.length >= PAGED else LINE
+            places[key] = -(-end // align) * align
+            end = places[key] + region.length
+            laid.append((places[key], region))
+        return wire.external(data.name, places[key], region.length)
+
+    chunks = wire.replace(wire.split(whole), lay)
+    with staged(model, [data, path], force) as (data_file, file):
+        for offset, region in laid:
+            data_file.write([region], offset)
+        file.write(chunks)
+    return [path, data]
+
+
+def to_proto(model: Model) -> ModelProto:
+    """The model with all its weights as one ModelProto.
+
+    Raises:
+        ToolFailure: it is larger than 2 GiB.
+    """
+    chunks = wire.join(_skeleton(model))
+    if sum(map(len, chunks)) > LIMIT:
+        raise ToolFailure(
+            "the model is larger than 2 GiB, which no ModelProto can hold", fix="save it to a file instead"
+        )
+    return ModelProto.FromString(b"".join(c.view() if isinstance(c, Region) else c for c in chunks))
+
+
+def graph_hash(model: Model) -> str:
+    """sha256 of the model without the contents of its weights of 1 KiB or more, wherever these lie."""
+    whole = Buffer(
+        b"".join(wire.replace(_skeleton(model), lambda r: wire.nothing(r) if r.length >= wire.LARGE else _held(r)))
+    )
+    return "sha256:" + hashlib.sha256(b"".join(wire.replace(wire.split(whole), wire.nothing))).hexdigest()
+
+
+def _held(region: Region) -> wire.Placed:
+    number, (tag, _) = wire.inline(region)
+    return number, [tag, region.view()]
+
+
+def weights(model: Model, *, full: bool = False) -> list[dict[str, Any]]:
+    """One row a weight of 1 KiB or more: name, length, and where it lies (file, offset, mtime) or what it holds (sha256).
+
+    Args:
+        model: just read, so that what lies in the file is what the row says.
+        full: hash every weight; else only those that lie in no file.
+    """
+    folder = model.source.path.parent if model.source and model.source.path else Path()
+    rows: list[dict[str, Any]] = []
+    for name, t in _tensors(model):
+        if t.nbytes < wire.LARGE or t.dtype == TensorProto.STRING:
+            continue
+        row: dict[str, Any] = {"name": name, "file": None, "offset": None, "length": t.nbytes, "mtime_ns": None}
+        buffer = t.region.buffer if t.region else None
+        if t.region and isinstance(buffer, MappedFile) and buffer.links:
+            row |= {
+                "file": os.path.relpath(buffer.path, folder),
+                "offset": t.region.offset,
+                "mtime_ns": buffer.mtime_ns,
+            }
+        if full or row["file"] is None:
+            digest = hashlib.sha256()
+            for block in t.blocks():
+                digest.update(block)
+            row["sha256"] = digest.hexdigest()
+        rows.append(row)
+    return rows
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """Initializers and the tensors that nodes hold, in all graphs."""
+    for g in model.graphs():
+        for v in g.constants():
+            if v.tensor is not None:
+                yield v.name, v.tensor
+        for n in g:
+            if n.proto is None or any(a.type == AttributeProto.TENSOR for a in n.proto.attribute):
+                yield from ((n.outputs[0].name, t) for t in n.attributes.values() if isinstance(t, Tensor))

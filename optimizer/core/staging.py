@@ -1,0 +1,165 @@
+"""Files that appear whole or not at all: written under temporary names beside their places, then renamed in order."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from optimizer.core.errors import BadInput, GraphwrightError, ToolFailure
+from optimizer.core.graph import Model
+from optimizer.core.region import MappedFile, Region
+from optimizer.core.text import safe
+from optimizer.core.wire import Chunk
+
+_BULK = 1 << 16
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+# what the kernel answers where it cannot copy between these two files itself
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY}
+
+
+class Staged:
+    """A file under a temporary name, to be called `target`."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+        self._file = open(
+            os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb"
+        )
+
+    def write(self, chunks: Iterable[Chunk], offset: int | None = None) -> None:
+        """Append the chunks, or write them at `offset`; regions of files are copied by the kernel where it can."""
+        if offset is not None:
+            self._file.seek(offset)
+        for c in chunks:
+            if not isinstance(c, Region):
+                self._file.write(c)
+            elif not self._kernel_copies(c):
+                for block in c.blocks():
+                    self._file.write(block)
+
+    def _kernel_copies(self, region: Region) -> bool:
+        copy = getattr(os, "copy_file_range", None)
+        if copy is None or not isinstance(region.buffer, MappedFile) or region.length < _BULK:
+            return False
+        self._file.flush()
+        at, end = region.offset, region.offset + region.length
+        try:
+            while at < end:
+                n = copy(region.buffer.fd, self._file.fileno(), end - at, at)
+                if not n:
+                    break
+                at += n
+        except OSError as e:
+            if e.errno not in _NO_KERNEL_COPY:
+                raise
+        rest = Region(region.buffer, at, end - at)
+        for block in rest.blocks():
+            self._file.write(block)
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+    def discard(self) -> None:
+        """Remove what was written, if it still lies under its temporary name."""
+        try:
+            self._file.close()
+        except OSError:
+            pass  # a full disk: nothing of this file is wanted any more
+        self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(model: Model, targets: list[Path], force: bool) -> Iterator[list[Staged]]:
+    """Files that become `targets` at the end of the block, in this order, the model last.
+
+    Of several, the old model is removed before the first is renamed, so that a kill leaves no model rather than a wrong
+    one. On any failure, an interrupt and SIGTERM included, the temporary files are removed and the targets are as before.
+
+    Raises:
+        BadInput: a target exists and not `force`, holds weights that `model` still reads, or cannot be written.
+        ToolFailure: the disk is full.
+    """
+    for t in targets:
+        _guard(model, t, targets, force)
+    files: list[Staged] = []
+    try:
+        with _terminate_as_exit():
+            try:
+                for t in targets:
+                    files.append(Staged(t))
+                yield files
+                for f in files:
+                    f.close()
+                if len(files) > 1:
+                    targets[-1].unlink(missing_ok=True)
+                for f in files:
+                    os.replace(f.path, f.target)
+            finally:
+                for f in files:
+                    f.discard()
+    except OSError as e:
+        raise _told(e, targets[-1]) from e
+
+
+def _guard(model: Model, target: Path, targets: list[Path], force: bool) -> None:
+    at = safe(str(target))
+    if not (target.exists() or target.is_symlink()):
+        return
+    if target.exists() and not target.is_file():
+        raise BadInput("the output is not a regular file", at=at, fix="name a file")
+    if not force:
+        raise BadInput("the output file exists already", at=at, fix="--force replaces it")
+    source = model.source
+    if source is None or not target.exists():
+        return
+    if any(f.path.exists() and target.samefile(f.path) for f in source.external):
+        raise BadInput(
+            "the output would replace weights that the input still refers to", at=at, fix="give the output another name"
+        )
+    if source.path is not None and source.path.exists() and target.samefile(source.path) and source.external:
+        raise BadInput(
+            "a model with external data cannot be rewritten in place", at=at, fix="give the output another name"
+        )
+
+
+def _told(e: OSError, target: Path) -> GraphwrightError:
+    at = safe(str(target))
+    if e.errno in _FULL:
+        return ToolFailure(
+            f"the output could not be written: {e.strerror}", at=at, fix="make room on the disk; nothing was changed"
+        )
+    return BadInput(
+        f"the output cannot be written here: {e.strerror or e}",
+        at=at,
+        fix="check that the folder exists and is writable",
+    )
+
+
+@contextmanager
+def _terminate_as_exit() -> Iterator[None]:
+    """SIGTERM ends the program as an exception would, so that temporary files go; a handler of the program's own stays."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def leave(_: int, __: FrameType | None) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
