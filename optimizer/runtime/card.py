@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked
@@ -198,6 +200,18 @@ def load_function(file: Path, name: str) -> Callable[..., Any]:
     """
     if not file.is_file():
         raise BadInput(f"no such Python file: {file}", fix=_near(file))
+    module = _run_file(file.resolve())
+    function = getattr(module, name, None)
+    if not callable(function):
+        near = difflib.get_close_matches(name, [key for key in vars(module) if callable(getattr(module, key))], 1)
+        fix = f"did you mean {near[0]!r}?" if near else f"define it: def {name}(…)"
+        raise BadInput(f"{file.name} defines no function {name!r}", at=str(file), fix=fix)
+    return function
+
+
+@functools.cache
+def _run_file(file: Path) -> ModuleType:
+    """The module of a Python file: run once, so that its feeds and its task share what it holds."""
     spec = importlib.util.spec_from_file_location(f"graphwright_card_{file.stem}", file)
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
     module = importlib.util.module_from_spec(spec)
@@ -212,12 +226,7 @@ def load_function(file: Path, name: str) -> Callable[..., Any]:
         ) from error
     except Exception as error:
         raise BadInput(f"{file.name} cannot be run: {type(error).__name__}: {error}", at=str(file)) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        near = difflib.get_close_matches(name, [key for key in vars(module) if callable(getattr(module, key))], 1)
-        fix = f"did you mean {near[0]!r}?" if near else f"define it: def {name}(…)"
-        raise BadInput(f"{file.name} defines no function {name!r}", at=str(file), fix=fix)
-    return function
+    return module
 
 
 def _near(path: Path) -> str | None:
