@@ -113,7 +113,8 @@ class Editor:
         self.op = Ops(self)
         self.phase = self.rule = ""
         self.fidelity, self.evidence = Fidelity.EXACT, Evidence.LAW
-        self.touched: list[Node] = []  # nodes whose surroundings changed: what a worklist looks at again
+        self.touched: list[Node] = []  # nodes whose surroundings changed, in the order of the edits
+        self._seen: dict[tuple[str, Graph], int] = {}
         self.bytes = sum(t.nbytes for t in _weights(model))
         self.limit = int(self.bytes * budget) + 512
 
@@ -128,6 +129,23 @@ class Editor:
             yield self
         finally:
             self.rule, self.fidelity, self.evidence = was
+
+    def news(self, reader: str, graph: Graph) -> Iterator[Node]:
+        """Nodes of `graph` that `reader` has not seen in their present surroundings: all at first, then what edits touched."""
+        since = self._seen.get((reader, graph))
+        self._seen[reader, graph] = len(self.touched)
+        if since is None:
+            yield from graph
+            return
+        for n in dict.fromkeys(self.touched[since:]):
+            if n.graph is graph:
+                yield n
+
+    def mark(self, reader: str) -> int | None:
+        """How much of `touched` the reader has seen (None: nothing yet); from now on, all of it."""
+        since = self._seen.get((reader, self.model.graph))
+        self._seen[reader, self.model.graph] = len(self.touched)
+        return since
 
     # ── staging: nothing in the graph knows these nodes yet ───────────────────────────────────────────────────────────
 
@@ -681,6 +699,13 @@ def _unname(v: Value, name: str, dirty: list[tuple[Node, bool]], producer: bool 
 def _relink(g: Graph, n: Node, was: Any) -> None:
     g.link(n, was)
     attach(n)
+
+
+def _unfix(model: Model, g: Graph, inputs: list[Value], fixed: list[Value], ir_version: int) -> None:
+    g.inputs[:] = inputs
+    for v in fixed:
+        v.is_input = True
+    model.proto.ir_version = ir_version
 
 
 def _untouch(g: Graph) -> None:

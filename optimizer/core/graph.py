@@ -18,7 +18,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from optimizer.core.dims import Dim, Dims, named
 from optimizer.core.errors import BadInput
 from optimizer.core.region import Buffer, MappedFile, Region
-from optimizer.core.tensor import Array, Tensor
+from optimizer.core.tensor import Array, Tensor, misfit
 
 GAP = 1 << 20
 
@@ -420,12 +420,15 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
             raise BadInput(
                 f"two initializers are called {t.name!r}", at=f"graph {proto.name!r}", fix="remove one of them"
             )
+        _check_data(t, "initializer", t.name)
         v.tensor = Tensor(t, Region.of(t))
         v.dtype = v.tensor.dtype
         if not v.is_input:
             v.dims = v.tensor.shape
         g.initializers[v] = None
     for s in proto.sparse_initializer:
+        _check_data(s.values, "sparse initializer", s.values.name)
+        _check_data(s.indices, "sparse initializer", s.values.name)
         if s.values.name not in values:
             v = values[s.values.name] = Value(s.values.name, None, g)
             v.dtype, v.dims, v.is_input = s.values.data_type, tuple(s.dims), True  # never folded: it stays as it is
@@ -467,13 +470,15 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
             v = get(x)
             if v is None:
                 v = _outer(x, outer, n)
-            elif v.producer is not None and v.producer.pos == 0:
-                sorted_ = False  # made further down
+            elif v.producer is not None and (v.producer.pos == 0 or v.producer is n):
+                sorted_ = False  # made further down, or by the node itself
             u = v.uses
             u[n] = u[n] + 1 if n in u else 1
             ins.append(v)
         for a in p.attribute:
-            if a.type == AttributeProto.GRAPH:
+            if a.type == AttributeProto.TENSOR:
+                _check_data(a.t, f"{n.op} node, attribute {a.name!r}", n.name)
+            elif a.type == AttributeProto.GRAPH:
                 n.bodies += (lift_graph(model, a.g, n, (*outer, values)),)
             elif a.type == AttributeProto.GRAPHS:
                 n.bodies += tuple(lift_graph(model, s, n, (*outer, values)) for s in a.graphs)
@@ -495,6 +500,11 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
     if not sorted_ or any(b for n in nodes for b in n.bodies):
         _sort(g, nodes)
     return g
+
+
+def _check_data(t: TensorProto, kind: str, name: str) -> None:
+    if why := misfit(t):
+        raise BadInput(f"a constant {why}", at=f"{kind} {name!r}", fix="the file is damaged: export it again")
 
 
 def _outer(name: str, outer: tuple[dict[str, Value], ...], node: Node) -> Value:
@@ -624,7 +634,12 @@ def lower_graph(g: Graph, q: GraphProto) -> None:
     for f, x in g.proto.ListFields():
         if f.name not in _OWN:
             _set(q, f.name, x)
-    for v, i in zip(g.outputs, q.output):
+    if len(g.inputs) != len(q.input):
+        kept = {v.name for v in g.inputs}
+        inputs = [i for i in q.input if i.name in kept]
+        del q.input[:]
+        q.input.extend(inputs)
+    for v, i in zip((*g.inputs, *g.outputs), (*q.input, *q.output)):
         if i.name != v.name:
             i.name = v.name
     q.initializer.extend(

@@ -1,0 +1,82 @@
+"""One spelling for what files spell in many ways: constants are initializers, names are unique, CastLike is Cast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.form import Decline
+from optimizer.core.graph import Graph, Node
+from optimizer.core.rule import Pass, procedure
+from optimizer.core.tensor import Tensor
+
+_CONSTANT = {
+    "value_int": np.int64,
+    "value_ints": np.int64,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+}
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def unique_names(editor: Editor, graph: Graph) -> None:
+    """a body's value that is called like another graph's → a name of its own"""
+    if graph.owner is not None:
+        return
+    seen: set[str] = set()
+    for g in editor.model.graphs():
+        names = [
+            *g.inputs,
+            *(v for v in g.initializers if not v.is_input),
+            *(o for n in g for o in n.outputs if o.name),
+        ]
+        again = [v for v in names if v.name in seen]
+        if g.owner is not None and again:
+            editor.rename(again)
+        seen.update(v.name for v in names)
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def constant(editor: Editor, graph: Graph) -> None:
+    """Constant(value) → an initializer"""
+    for n in graph:
+        if n.op == "Constant" and not n.domain and not n.output.is_output and (t := _value(n)) is not None:
+            editor.replace([n.output], [t], shape="the constant itself")
+
+
+def _value(n: Node) -> Tensor | None:
+    for name, x in n.attributes.items():
+        if name == "value":
+            return x if isinstance(x, Tensor) else None
+        if name in _CONSTANT:
+            return Tensor.of(np.asarray(x, _CONSTANT[name]))
+        if name in ("value_string", "value_strings"):
+            return Tensor.of(np.asarray(x, object))
+    return None
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def cast_like(editor: Editor, graph: Graph) -> None:
+    """CastLike(x, y) → Cast(x, to = dtype of y)"""
+    for n in graph:
+        if n.op != "CastLike" or n.domain or n.inputs[1] is None or not n.inputs[1].dtype:
+            continue
+        x = n.inputs[0]
+        try:
+            y = editor.op.Cast(x, to=n.inputs[1].dtype, **{k: a for k, a in n.attributes.items() if k != "to"})
+        except Decline as e:
+            editor.no(str(e))
+            continue
+        editor.replace([n.output], [y], shape="Cast keeps the shape")
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def fixed_initializer(editor: Editor, graph: Graph) -> None:
+    """at IR 3 an initializer that is listed among the inputs cannot be overridden → it leaves the inputs"""
+    if editor.model.proto.ir_version < 4:
+        editor.fix_initializers(graph)
+
+
+NORMALIZE = Pass("normalize", (unique_names, fixed_initializer, constant, cast_like))

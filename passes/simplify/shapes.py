@@ -1,0 +1,142 @@
+"""Shape arithmetic read off the analysis: a computed target becomes the canonical constant one, or the node goes.
+
+With symbolic dims, 0 copies a dim and −1 stands for one that is left over. −1 is written only where it is sound for
+sizes of zero as well: where every other entry is never zero, or where the source itself wrote −1 there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optimizer.core import dims as D
+from optimizer.core import form, transfer
+from optimizer.core.dims import Dim, Dims
+from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.form import Decline
+from optimizer.core.graph import Graph, Value
+from optimizer.core.rule import procedure
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def reshape_target(editor: Editor, graph: Graph) -> None:
+    """Reshape(x, computed shape) → Reshape(x, [0 | d | −1, …]), or x where it has that shape already"""
+    for n in editor.news("shapes.reshape_target", graph):
+        if n.op != "Reshape" or n.domain or len(n.inputs) < 2 or n.attributes.get("allowzero", 0):
+            continue
+        x, target = n.inputs
+        y = n.output
+        if x is None or target is None or x.dims is None or y.dims is None:
+            continue
+        if x.dims == y.dims:
+            editor.replace([y], [x], shape="reshaped to its own shape")
+            continue
+        if target.is_const:
+            continue
+        entries = canonical(x.dims, y.dims, transfer.known(target))
+        if entries is not None:
+            _respell(editor, y, "Reshape", x, entries)
+
+
+def canonical(x: Dims, y: Dims, asked: np.ndarray | None = None) -> list[int] | None:
+    """Entries of a Reshape target that give shape y from shape x for every binding, or None."""
+    out: list[int] = []
+    for i, d in enumerate(y):
+        if i < len(x) and x[i] == d:
+            out.append(d if isinstance(d, int) and d > 0 else 0)
+        elif isinstance(d, int) and d > 0:
+            out.append(d)
+        else:
+            out.append(-1)
+    holes = [i for i, d in enumerate(out) if d == -1]
+    if len(holes) > 1:
+        return None
+    if holes:
+        at = holes[0]
+        if any(isinstance(d, int) and d == 0 for d in y):
+            return None
+        wrote_it = asked is not None and len(asked) == len(y) and asked[at] == -1
+        if not wrote_it and not all(D.never_zero(d) for i, d in enumerate(y) if i != at):
+            return None
+    return out
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def expand_target(editor: Editor, graph: Graph) -> None:
+    """Expand(x, computed shape) → Expand(x, [1 | d, …]), or x where nothing is expanded"""
+    for n in editor.news("shapes.expand_target", graph):
+        if n.op != "Expand" or n.domain or len(n.inputs) < 2:
+            continue
+        x, target = n.inputs
+        y = n.output
+        if x is None or target is None or x.dims is None or y.dims is None:
+            continue
+        if x.dims == y.dims:
+            editor.replace([y], [x], shape="expanded to its own shape")
+            continue
+        if target.is_const or len(x.dims) > len(y.dims):
+            continue
+        entries: list[int] = []
+        inner: list[Dim] = [1] * (len(y.dims) - len(x.dims)) + list(x.dims)
+        for a, b in zip(inner, y.dims):
+            if a == b:
+                entries.append(1)
+            elif isinstance(b, int):
+                entries.append(b)
+            else:
+                break
+        else:
+            _respell(editor, y, "Expand", x, entries)
+
+
+def _respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) -> None:
+    try:
+        new = getattr(editor.op, op)(x, np.asarray(entries, np.int64))
+    except Decline as e:
+        editor.no(str(e))
+        return
+    editor.replace([y], [new], shape="the same target, written as a constant")
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def shape_of(editor: Editor, graph: Graph) -> None:
+    """a vector computed from dims that is the shape of a value at hand → Shape of that value"""
+    made: dict[tuple[Dim, ...], Value] = {}
+    for n in graph:
+        if n.op == "Shape" and not n.domain and n.output.known is not None and n.inputs[0] is not None:
+            made.setdefault(tuple(n.output.known), n.output)
+    for n in graph:
+        y = n.output if n.outputs else None
+        if (
+            y is None
+            or n.op in ("Shape", "Constant")
+            or n.domain
+            or y.known is None
+            or y.known.ndim != 1
+            or y.dtype != 7
+        ):
+            continue
+        whole = made.get(tuple(y.known))
+        if whole is not None and whole is not y and any(not isinstance(d, int) for d in y.known):
+            editor.replace([y], [whole], shape="the same dims")
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def no_op_slice(editor: Editor, graph: Graph) -> None:
+    """Slice(x, all of it) → x"""
+    for n in editor.news("shapes.no_op_slice", graph):
+        if n.op != "Slice" or n.domain:
+            continue
+        ins = form.operands(n)
+        x, y = ins[0], n.output
+        steps = transfer.ints(ins[4]) if len(ins) > 4 and ins[4] is not None else []
+        if (
+            x is not None
+            and x.dims is not None
+            and x.dims == y.dims
+            and steps is not None
+            and all(s == 1 for s in steps)
+        ):
+            editor.replace([y], [x], shape="all of it")
+
+
+STEPS = (reshape_target, expand_target, no_op_slice, shape_of)

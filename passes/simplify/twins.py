@@ -1,0 +1,74 @@
+"""Equal nodes and equal constants are kept once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optimizer.core import facts
+from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.graph import Graph, Node, Value, attribute_proto
+from optimizer.core.rule import procedure
+from optimizer.core.tensor import Tensor
+
+WHOLE = 4096  # bytes: constants up to this size are compared by content at once
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def equal_nodes(editor: Editor, graph: Graph) -> None:
+    """f(x), f(x) → one f(x), for every deterministic f"""
+    seen: dict[tuple[object, ...], Node] = {}
+    for n in graph:
+        if n.domain or n.bodies or n.op == "Constant" or not facts.pure(n):
+            continue
+        key = (n.op, *map(id, n.inputs), len(n.outputs), attributes_key(n))
+        first = seen.setdefault(key, n)
+        if first is n:
+            continue
+        pairs = [(a, b) for a, b in zip(n.outputs, first.outputs) if a.uses or a.is_output]
+        if pairs and all(b.name for _, b in pairs):
+            editor.replace([a for a, _ in pairs], [b for _, b in pairs], shape="the same operation")
+
+
+def attributes_key(n: Node) -> tuple[bytes, ...]:
+    protos = n.proto.attribute if n.proto is not None else [attribute_proto(k, a) for k, a in n.attributes.items()]
+    return tuple(sorted(a.SerializeToString(deterministic=True) for a in protos)) if len(protos) else ()
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def equal_constants(editor: Editor, graph: Graph) -> None:
+    """two initializers of the same type and content → one"""
+    alike: dict[tuple[object, ...], list[Value]] = {}
+    for v in graph.constants():
+        t = v.tensor
+        if t is None or v.is_input or v.is_output:
+            continue
+        key: tuple[object, ...] = (t.dtype, t.shape, *_sample(t))
+        group = alike.setdefault(key, [])
+        twin = next((w for w in group if w.tensor is not None and (t.nbytes <= WHOLE or _equal(t, w.tensor))), None)
+        if twin is None:
+            group.append(v)
+        else:
+            editor.replace([v], [twin], shape="the same constant")
+
+
+def _sample(t: Tensor) -> Iterator[bytes]:
+    """All of a small constant; both ends of a large one, so that few are ever read whole."""
+    if t.region is None or t.nbytes <= WHOLE:
+        whole = b"".join(bytes(b) for b in t.blocks())
+        yield whole if len(whole) <= WHOLE else whole[:WHOLE] + whole[-WHOLE:]
+        return
+    yield t.region.ends(WHOLE)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if (
+        a.region is not None
+        and b.region is not None
+        and a.region.file is b.region.file
+        and a.region.offset == b.region.offset
+    ):
+        return a.region.length == b.region.length
+    return a.nbytes == b.nbytes and all(x == y for x, y in zip(a.blocks(), b.blocks()))
+
+
+STEPS = (equal_constants, equal_nodes)
