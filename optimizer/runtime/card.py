@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from optimizer.core.errors import BadInput, EnvironmentNotAsAsked
+from optimizer.core.errors import BadInput, EnvironmentNotAsAsked, GraphwrightError
 from optimizer.runtime.child import call
 from optimizer.runtime.fetch import cache_folder, fetch, file_sha256, replace_file
 
@@ -224,6 +224,8 @@ def _run_file(file: Path) -> ModuleType:
             at=str(file),
             fix=f"pip install {error.name}; for the repository's own cards: pip install 'graphwright[models,guests]'",
         ) from error
+    except GraphwrightError:
+        raise
     except Exception as error:
         raise BadInput(f"{file.name} cannot be run: {type(error).__name__}: {error}", at=str(file)) from error
     return module

