@@ -1,4 +1,4 @@
-"""External data lies in regular files in or below the model's folder, reached by no link; it is mapped, never loaded."""
+"""External data lies in regular files in or below the model's folder, reached by no link; it is mapped, not loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from optimizer.core.errors import BadInput
 from optimizer.core.region import MappedFile, Region
-from optimizer.core.tensor import data_bytes
+from optimizer.core.tensor import BITS, data_bytes
 from optimizer.core.text import safe
 
 
@@ -22,7 +22,7 @@ def attach(proto: ModelProto, folder: Path | None) -> tuple[MappedFile, ...]:
         folder: where the model file lies, None if it came without one.
 
     Raises:
-        BadInput: the data is missing, too short, of another length than its tensor needs, or lies outside of the folder.
+        BadInput: the data is missing, too short, not of the length that its tensor needs, or outside of the folder.
     """
     files: dict[str, MappedFile] = {}
     for t in _tensors(proto):
@@ -43,11 +43,17 @@ def _attach(t: TensorProto, folder: Path | None, files: dict[str, MappedFile]) -
     file = files.get(location)
     if file is None:
         file = files[location] = _open(location, folder, at)
-    need = data_bytes(t)
-    offset, length = _number(where, "offset", 0, at), _number(where, "length", need, at)
-    if need < 0 or length != need:
+    if not BITS.get(t.data_type) or any(d < 0 for d in t.dims):
         raise BadInput(
-            f"external data of {length} bytes cannot fill {need}, which the type and dims need",
+            f"a tensor of element type {t.data_type} and dims {list(t.dims)} cannot have external data",
+            at=at,
+            fix="export the model again",
+        )
+    need = data_bytes(t.data_type, t.dims)
+    offset, length = _number(where, "offset", 0, at), _number(where, "length", need, at)
+    if length != need:
+        raise BadInput(
+            f"the type and dims need {need} bytes of external data, the model names {length}",
             at=at,
             fix="export the model again",
         )

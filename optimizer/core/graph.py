@@ -412,7 +412,7 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
         v.is_input = True
         set_type(v, i.type)
         g.inputs.append(v)
-    for t in proto.initializer:
+    for t in proto.initializer[:]:
         v = values.get(t.name)
         if v is None:
             v = values[t.name] = Value(t.name, None, g)
@@ -420,26 +420,27 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
             raise BadInput(
                 f"two initializers are called {t.name!r}", at=f"graph {proto.name!r}", fix="remove one of them"
             )
-        _check_data(t, "initializer", t.name)
+        if why := misfit(t):
+            raise _misfit(why, f"initializer {t.name!r}")
         v.tensor = Tensor(t, Region.of(t))
         v.dtype = v.tensor.dtype
         if not v.is_input:
             v.dims = v.tensor.shape
         g.initializers[v] = None
     for s in proto.sparse_initializer:
-        _check_data(s.values, "sparse initializer", s.values.name)
-        _check_data(s.indices, "sparse initializer", s.values.name)
+        if why := misfit(s.values) or misfit(s.indices):
+            raise _misfit(why, f"sparse initializer {s.values.name!r}")
         if s.values.name not in values:
             v = values[s.values.name] = Value(s.values.name, None, g)
             v.dtype, v.dims, v.is_input = s.values.data_type, tuple(s.dims), True  # never folded: it stays as it is
-    g.infos = {i.name: i for i in proto.value_info}
+    g.infos = {i.name: i for i in proto.value_info[:]}
     nodes: list[Node] = []
-    protos = list(proto.node)
+    protos = proto.node[:]  # of a repeated field, a slice is thrice as fast as iterating
     node_names = model.node_names
     for p in protos:
         n = Node(p.op_type, "" if p.domain == "ai.onnx" else p.domain, p.name, p)
         node_names.add(n.name)
-        for o in p.output:
+        for o in p.output[:]:
             v = Value(o, n, g)
             n.outputs.append(v)
             if o:
@@ -463,7 +464,7 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
         p = n.proto
         assert p is not None
         ins = n.inputs
-        for x in p.input:
+        for x in p.input[:]:
             if not x:
                 ins.append(None)
                 continue
@@ -475,9 +476,10 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
             u = v.uses
             u[n] = u[n] + 1 if n in u else 1
             ins.append(v)
-        for a in p.attribute:
+        for a in p.attribute[:]:
             if a.type == AttributeProto.TENSOR:
-                _check_data(a.t, f"{n.op} node, attribute {a.name!r}", n.name)
+                if why := misfit(a.t):
+                    raise _misfit(why, f"attribute {a.name!r} of node {n.name!r} ({n.op})")
             elif a.type == AttributeProto.GRAPH:
                 n.bodies += (lift_graph(model, a.g, n, (*outer, values)),)
             elif a.type == AttributeProto.GRAPHS:
@@ -502,9 +504,8 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
     return g
 
 
-def _check_data(t: TensorProto, kind: str, name: str) -> None:
-    if why := misfit(t):
-        raise BadInput(f"a constant {why}", at=f"{kind} {name!r}", fix="the file is damaged: export it again")
+def _misfit(why: str, at: str) -> BadInput:
+    return BadInput(f"a constant {why}", at=at, fix="the file is damaged: export it again")
 
 
 def _outer(name: str, outer: tuple[dict[str, Value], ...], node: Node) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -39,7 +39,6 @@ _PLAIN: dict[int, Any] = {
     TensorProto.FLOAT8E5M2FNUZ: ml_dtypes.float8_e5m2fnuz,
 }
 PLAIN = {k: np.dtype(v) for k, v in _PLAIN.items()}
-TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}  # those that the installed onnx knows
 
 
 def numpy_dtype(dtype: int) -> np.dtype[Any]:
@@ -79,7 +78,7 @@ class Tensor:
         self.dtype: int
         self.shape: tuple[int, ...]
         if proto is not None:
-            self.dtype, self.shape = proto.data_type, tuple(proto.dims)
+            self.dtype, self.shape = proto.data_type, tuple(proto.dims[:])
         else:
             assert array is not None
             self.dtype, self.shape = onnx_dtype(array.dtype), array.shape
@@ -113,7 +112,7 @@ class Tensor:
             return self.size * PLAIN[self.dtype].itemsize
         if self.dtype == TensorProto.STRING:
             return sum(len(s) for s in self.numpy().ravel())
-        return -(-self.size * bits(self.dtype) // 8)
+        return -(-self.size * BITS[self.dtype] // 8)
 
     def numpy(self) -> Array:
         """The data as a read-only array of `shape`; a view of the file where it is mapped."""
@@ -165,16 +164,53 @@ def _text(s: Any) -> bytes:
     return s if isinstance(s, bytes) else str(s).encode()
 
 
-def bits(dtype: int) -> int:
-    """Bits of one element of a type that is no string, as raw_data packs them."""
+def _bits(dtype: int) -> int:
     if dtype in PLAIN:
         return PLAIN[dtype].itemsize * 8
     name = TensorProto.DataType.Name(dtype)
     return next((b for b in (2, 4, 6) if name.endswith(f"INT{b}") or f"FLOAT{b}" in name), 8)
 
 
-def data_bytes(t: TensorProto) -> int:
-    """Bytes of raw_data that the type and dims of a tensor need; −1 where they are no type or dims."""
-    if t.data_type not in TYPES or t.data_type == TensorProto.STRING or any(d < 0 for d in t.dims):
-        return -1
-    return -(-math.prod(t.dims) * bits(t.data_type) // 8)
+# Bits of one element, as raw_data packs them, of every type that the installed onnx knows; strings have no size.
+BITS = {t: 0 if t == TensorProto.STRING else _bits(t) for t in TensorProto.DataType.values() if t}
+
+
+def data_bytes(dtype: int, dims: Iterable[int]) -> int:
+    """Bytes of raw_data for a type in `BITS`."""
+    return -(-math.prod(dims) * BITS[dtype] // 8)
+
+
+def misfit(t: TensorProto) -> str | None:
+    """Why the data of a tensor is not what its type and dims need; None where it fits."""
+    dtype, dims, count = t.data_type, t.dims[:], 1
+    for d in dims:
+        if d < 0:
+            return f"has negative dims {dims}"
+        count *= d
+    size = BITS.get(dtype)
+    if size is None:
+        return f"has element type {dtype}, which the installed onnx does not know"
+    if t.data_location == TensorProto.EXTERNAL:
+        return None  # compared when the data was found
+    have, need = len(t.raw_data), -(-count * size // 8)
+    if have == need and size:
+        return None
+    if have or (size and t.HasField("raw_data")):
+        return f"of dims {dims} needs {need} bytes and has {have}"
+    field, each = _FIELDS.get(dtype, ("int32_data", 1))
+    have, need = len(getattr(t, field)), int(-(-count * each // 1))
+    return None if have == need else f"of dims {dims} needs {need} entries of {field} and has {have}"
+
+
+# The field that holds the elements where raw_data does not, and how many of its entries one element takes.
+_FIELDS: dict[int, tuple[str, float]] = {
+    TensorProto.FLOAT: ("float_data", 1),
+    TensorProto.COMPLEX64: ("float_data", 2),
+    TensorProto.DOUBLE: ("double_data", 1),
+    TensorProto.COMPLEX128: ("double_data", 2),
+    TensorProto.INT64: ("int64_data", 1),
+    TensorProto.UINT32: ("uint64_data", 1),
+    TensorProto.UINT64: ("uint64_data", 1),
+    TensorProto.STRING: ("string_data", 1),
+    **{t: ("int32_data", b / 8) for t, b in BITS.items() if b in (2, 4)},
+}
