@@ -1,0 +1,199 @@
+"""`graphwright VERB …`: parse, call the verb, print its answer; the result on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from optimizer.cli.parser import EXIT_CODES, Answer, Parser
+from optimizer.core.errors import BadInput, GraphwrightError, ToolFailure, ValidationFailed
+from optimizer.core.text import did_you_mean, safe
+
+VERBS = {
+    "optimize": "rewrite a model by equations, and prove that it still computes the same",
+    "prune": "set small weights to zero",
+    "quantize": "make weights and activations int8, calibrated on data",
+    "validate": "judge whether one model computes what another does",
+    "bench": "time a model, or two against each other",
+    "diff": "show what differs between two models",
+    "inspect": "show what is in a model",
+    "explain": "show the rules, or why a node of a result is what it is",
+    "doctor": "show what is installed here, and what can run",
+}
+SLOW = {"optimize", "prune", "quantize", "validate", "bench"}
+HELP = "\n".join(
+    ["usage: graphwright VERB MODEL … [flags]", "", "verbs"]
+    + [f"  {verb:9} {what}" for verb, what in VERBS.items()]
+    + ["", "graphwright VERB --help lists the flags of a verb. MODEL is an .onnx file or a model card (.toml).", ""]
+    + [EXIT_CODES]
+)
+
+
+def run() -> int:
+    """The console script; returns the exit code."""
+    gc.disable()  # one run, then the process ends: what is garbage can wait
+    return main(sys.argv[1:])
+
+
+def main(argv: Sequence[str]) -> int:
+    """One command line; prints, and returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            cast(Any, stream).reconfigure(errors="backslashreplace")  # a terminal that lacks ½ still gets the rest
+    try:
+        code = _main(list(argv))
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = 130
+    except Exception as error:
+        code = _report(error, "-v" in argv or "--verbose" in argv)
+    with _closed_pipe(sys.stdout), contextlib.suppress(OSError):
+        sys.stdout.flush()
+    return code
+
+
+def _main(argv: list[str]) -> int:
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help", "help"):
+        _print(HELP)
+        return 0
+    if verb == "--version":
+        import optimizer
+
+        _print(f"graphwright {optimizer.__version__}")
+        return 0
+    if verb not in VERBS:
+        fix = did_you_mean(verb, VERBS) or "graphwright --help lists the verbs"
+        what = f"the verb comes before its flags: {verb!r}" if verb.startswith("-") else f"unknown verb {verb!r}"
+        raise BadInput(what, at="graphwright", fix=fix)
+    module: Any = importlib.import_module(f"optimizer.cli.{verb}")
+    parser = Parser(verb, VERBS[verb])
+    module.arguments(parser)
+    try:
+        args = parser.parse(argv[1:])
+    except SystemExit:  # --help was printed
+        return 0
+    args.argv = argv
+    failure = None
+    try:
+        # on stdout is the result alone: what a guest prints is not
+        with contextlib.redirect_stdout(sys.stderr), _warnings(args.quiet), _progress(verb, args.quiet):
+            answer: Answer = module.run(args)
+    except ValidationFailed as error:
+        if error.result is None:
+            raise
+        answer, failure = cast(Answer, error.result), error
+    if args.verbose:
+        _print_edits(answer)
+    _print(_json(answer.to_dict()) if args.format == "json" else str(answer))
+    if failure is not None:
+        return _report(failure, args.verbose)
+    return module.exit_code(args, answer) if hasattr(module, "exit_code") else answer.exit_code
+
+
+def _print_edits(answer: Answer) -> None:
+    """A line an edit, on stderr."""
+    log = getattr(answer, "receipt", {}).get("log", [])
+    if log:
+        from optimizer.driver.explain import describe_edit
+
+        for entry in log:
+            _say(describe_edit(entry))
+
+
+@contextlib.contextmanager
+def _warnings(quiet: bool) -> Iterator[None]:
+    """Python's warnings in our words, or not at all."""
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore")
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        yield
+
+
+@contextlib.contextmanager
+def _progress(verb: str, quiet: bool) -> Iterator[None]:
+    """A spinner on a terminal, for verbs that run models."""
+    if quiet or verb not in SLOW or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(verb):
+        yield
+
+
+def _print(text: str) -> None:
+    with _closed_pipe(sys.stdout):
+        print("\n".join(map(safe, text.split("\n"))), flush=True)
+
+
+def _say(text: str) -> None:
+    with _closed_pipe(sys.stderr):
+        print("\n".join(map(safe, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _closed_pipe(stream: Any) -> Iterator[None]:
+    """Whoever read us has left (`| head`): the rest goes nowhere, and the exit code stays that of the work."""
+    try:
+        yield
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _json(document: Any) -> str:
+    return json.dumps(_finite(document), indent=2, default=os.fspath)
+
+
+def _finite(x: Any) -> Any:
+    """JSON knows no infinity and no NaN: null."""
+    if isinstance(x, dict):
+        return {str(key): _finite(value) for key, value in cast("dict[Any, Any]", x).items()}
+    if isinstance(x, (list, tuple)):
+        return [_finite(value) for value in cast("list[Any]", x)]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def _report(error: Exception, verbose: bool) -> int:
+    """Print an error as directions; returns its exit code."""
+    if verbose:
+        _say("".join(traceback.format_exception(error)).rstrip())
+    known = error if isinstance(error, GraphwrightError) else _unexpected(error)
+    lines = [f"error: {known.what}"]
+    lines += [f"  at: {known.at}"] if known.at else []
+    lines += [f"  fix: {known.fix}"] if known.fix else []
+    _say("\n".join(lines))
+    return known.exit_code
+
+
+def _unexpected(error: Exception) -> ToolFailure:
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        return ToolFailure(
+            what[:1].lower() + what[1:],
+            at=str(error.filename) if error.filename else None,
+            fix="check the disk and the permissions; -v shows where it happened",
+        )
+    if isinstance(error, MemoryError):
+        return ToolFailure("out of memory", fix="run on a machine with more memory")
+    ours = Path(__file__).parents[2]
+    at = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename).is_relative_to(ours / "optimizer") or Path(frame.filename).is_relative_to(ours / "passes"):
+            at = f"{Path(frame.filename).relative_to(ours)}:{frame.lineno}"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return ToolFailure(
+        f"a bug in graphwright: {what}", at=at, fix="run again with -v and report the traceback with the model"
+    )
