@@ -20,7 +20,7 @@ from optimizer.core.errors import BadInput
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto
 
-    from optimizer.core.feeds import Array
+    from optimizer.core.feeds import Array, Binding
 
     Dims = tuple[int | str, ...]
 
@@ -353,3 +353,53 @@ def _bodies(attribute: AttributeProto) -> Iterator[GraphProto]:
 
 def _compares_with_itself(node: NodeProto) -> bool:
     return node.op_type == "Equal" and node.input[0] == node.input[1]  # x = x: false for NaN alone
+
+
+def differences(original: Interface, result: Interface, dims: Binding) -> list[str]:
+    """What a caller of `original` would notice in `result`, a sentence each; sizes fixed on purpose are in `dims`.
+
+    Initializers among the inputs can be overridden from IR 4 on; before, they are no part of the interface.
+    """
+    found: list[str] = []
+    theirs = {spec.name: spec for spec in result.inputs}
+    for spec in original.inputs:
+        other = theirs.get(spec.name)
+        if other is None or (other.has_default and not spec.has_default):
+            if not spec.has_default or original.ir_version >= 4:
+                found.append(f"input {spec.name!r} is gone")
+            continue
+        if spec.has_default and not other.has_default:
+            found.append(f"input {spec.name!r} has lost its default")
+        found += _type_difference("input", spec, other, dims)
+    known = {spec.name for spec in original.inputs}
+    found += [f"input {spec.name!r} is new" for spec in result.inputs if spec.name not in known]
+    order, new_order = ([s.name for s in side.required if s.name in theirs] for side in (original, result))
+    if not found and order != new_order:
+        found.append(f"inputs are ordered {', '.join(new_order)} instead of {', '.join(order)}")
+    outputs, new_outputs = ([spec.name for spec in side.outputs] for side in (original, result))
+    if outputs != new_outputs:
+        found.append(f"outputs are {', '.join(new_outputs)} instead of {', '.join(outputs)}")
+    else:
+        for spec, other in zip(original.outputs, result.outputs):
+            found += _type_difference("output", spec, other, dims)
+    return found
+
+
+def _type_difference(
+    kind: str, spec: InputSpec | OutputSpec, other: InputSpec | OutputSpec, dims: Binding
+) -> list[str]:
+    """A dtype, container, rank or size that is not the same; an output's free sizes may have become known."""
+    if (spec.dtype, spec.container) != (other.dtype, other.container):
+        return [f"{kind} {spec.name!r} is {other.dtype} {other.container} instead of {spec.dtype} {spec.container}"]
+    mine, yours = spec.dims, other.dims
+    if mine is None or yours is None:
+        return [f"{kind} {spec.name!r} has lost its rank"] if yours is None and mine is not None else []
+
+    def same(mine: int | str, yours: int | str) -> bool:
+        if isinstance(mine, str) and mine in dims:
+            return dims[mine] == yours or mine == yours
+        return mine == yours or (kind == "output" and isinstance(mine, str))
+
+    if len(mine) == len(yours) and all(map(same, mine, yours)):
+        return []
+    return [f"{kind} {spec.name!r} is {list(yours)} instead of {list(mine)}"]

@@ -14,12 +14,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked
 
 if TYPE_CHECKING:
-    from optimizer.core.feeds import Array, Datum, Feed, Outputs
+    from optimizer.core.feeds import Array, Feed, Outputs
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _BELOW = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}  # who takes the nodes that a provider declines
@@ -114,7 +115,7 @@ class Session:
         """The file of the profile of a session that was opened with `profile_prefix`."""
         return self._session.end_profiling()
 
-    def _ort_value(self, name: str, value: Datum, device: str) -> Any:
+    def _ort_value(self, name: str, value: Any, device: str) -> Any:
         import numpy as np
         from onnxruntime import OrtValue
 
@@ -145,7 +146,7 @@ def open_session(
         options: the provider's options, in the runtime's own names.
         threads: of one operator; operators run one after the other.
         custom_ops: shared libraries of custom operators.
-        optimized_path: where to write the graph the runtime ends with, or None.
+        optimized_path: where to write the graph the runtime ends with, weights in `….data` beside it, or None.
         profile_prefix: where to write the profile (see `Session.end_profiling`), or None.
 
     Raises:
@@ -169,6 +170,8 @@ def open_session(
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if optimized_path is not None:
         settings.optimized_model_filepath = os.fspath(optimized_path)
+        weights = f"{Path(optimized_path).name}.data"
+        settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     if profile_prefix is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = os.fspath(profile_prefix)
