@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 import numpy as np
+from onnx.inliner import inline_local_functions
 
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.form import Decline
-from optimizer.core.graph import Graph, Node
+from optimizer.core.graph import Graph, Node, lower
 from optimizer.core.rule import Pass, procedure
 from optimizer.core.tensor import Tensor
 
@@ -18,6 +18,17 @@ _CONSTANT = {
     "value_float": np.float32,
     "value_floats": np.float32,
 }
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def inline_function(editor: Editor, graph: Graph) -> None:
+    """a call of a local function → its body; a function of another opset than the model's stays a call"""
+    model = editor.model
+    calls = [n for n in model.nodes() if (n.domain, n.op) in model.functions]
+    if graph.owner is None and calls:
+        inlined = inline_local_functions(lower(model))
+        if len(inlined.functions) < len(model.functions):
+            editor.adopt(inlined, f"{len(calls)} calls", gone=calls)
 
 
 @procedure(fidelity=Fidelity.EXACT)
@@ -79,4 +90,4 @@ def fixed_initializer(editor: Editor, graph: Graph) -> None:
         editor.fix_initializers(graph)
 
 
-NORMALIZE = Pass("normalize", (unique_names, fixed_initializer, constant, cast_like))
+NORMALIZE = Pass("normalize", (inline_function, unique_names, fixed_initializer, constant, cast_like))

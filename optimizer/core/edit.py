@@ -15,10 +15,11 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
+from onnx import ModelProto
 
 from optimizer.core import form, transfer
 from optimizer.core.form import Decline, constant
-from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, encloses, use
+from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, encloses, lift, use
 from optimizer.core.target import PORTABLE, Target
 from optimizer.core.tensor import Tensor, numpy_dtype
 
@@ -478,17 +479,6 @@ class Editor:
         )  # fmt: skip
         return True
 
-    def opaque(
-        self, note: str, gone: Sequence[Node] = (), new: Sequence[Node] = (), journal: Sequence[tuple[Any, ...]] = ()
-    ) -> None:
-        """Log a change of the whole model that was made elsewhere (a guest, a raised opset) as one edit."""
-        self.log.append(
-            Edit(
-                len(self.log) + 1, self.phase, self.rule, self.fidelity, self.evidence, self.model.graph, (), (),
-                tuple(gone), tuple(new), (), note, tuple(journal),
-            )
-        )  # fmt: skip
-
     def undo(self, to: int = 0) -> None:
         """Back to the state after edit `to` (0: before every edit)."""
         while len(self.log) > to:
@@ -706,6 +696,14 @@ def _unfix(model: Model, g: Graph, inputs: list[Value], fixed: list[Value], ir_v
     for v in fixed:
         v.is_input = True
     model.proto.ir_version = ir_version
+
+
+_ADOPTED = ("proto", "graph", "functions", "opsets", "names", "node_names")
+
+
+def _restore(model: Model, was: dict[str, Any]) -> None:
+    for k, x in was.items():
+        setattr(model, k, x)
 
 
 def _untouch(g: Graph) -> None:

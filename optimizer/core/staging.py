@@ -89,11 +89,10 @@ def staged(model: Model, targets: list[Path], force: bool) -> Iterator[list[Stag
         BadInput: a target exists and not `force`, holds weights that `model` still reads, or cannot be written.
         ToolFailure: the disk is full.
     """
-    for t in targets:
-        _guard(model, t, targets, force)
+    check_targets(model, targets, force)
     files: list[Staged] = []
     try:
-        with _terminate_as_exit():
+        with terminate_as_exit():
             try:
                 for t in targets:
                     files.append(Staged(t))
@@ -111,7 +110,17 @@ def staged(model: Model, targets: list[Path], force: bool) -> Iterator[list[Stag
         raise _told(e, targets[-1]) from e
 
 
-def _guard(model: Model, target: Path, targets: list[Path], force: bool) -> None:
+def check_targets(model: Model, targets: Iterable[Path], force: bool) -> None:
+    """Whether these files may be written.
+
+    Raises:
+        BadInput: one exists and not `force`, is no regular file, or holds weights that `model` still reads.
+    """
+    for target in targets:
+        _check_target(model, target, force)
+
+
+def _check_target(model: Model, target: Path, force: bool) -> None:
     at = safe(str(target))
     if not (target.exists() or target.is_symlink()):
         return
@@ -146,7 +155,7 @@ def _told(e: OSError, target: Path) -> GraphwrightError:
 
 
 @contextmanager
-def _terminate_as_exit() -> Iterator[None]:
+def terminate_as_exit() -> Iterator[None]:
     """SIGTERM ends the program as an exception would, so that temporary files go; a handler of the program's own stays."""
     if (
         threading.current_thread() is not threading.main_thread()

@@ -1,0 +1,272 @@
+"""One run: read, change the interface as asked, rewrite, write beside the target, judge, and only then publish.
+
+`optimize`, `prune` and `quantize` differ in what they rewrite; everything around it is here, once.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optimizer.core import contract
+from optimizer.core import model as file_edge
+from optimizer.core.edit import Editor
+from optimizer.core.errors import EnvironmentNotAsAsked, ValidationFailed
+from optimizer.core.graph import Model
+from optimizer.core.staging import check_targets, terminate_as_exit
+from optimizer.core.target import target as find_target
+from optimizer.driver import receipt as receipts
+from optimizer.driver.pipeline import Phase
+from optimizer.driver.result import Result
+from optimizer.measure import expect as expectation
+from optimizer.measure.accuracy import Validation, validate
+from optimizer.measure.size import model_bytes
+from optimizer.measure.speed import Bench, bench
+from optimizer.runtime import session
+from optimizer.runtime.card import Card, resolve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What every rewriting verb takes; see the command line's help for each field."""
+
+    verb: str
+    level: str
+    passes: str
+    target: str = "portable"
+    lossy: bool = False
+    dims: Mapping[str, int] = field(default_factory=dict[str, int])
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict[str, "Sequence[int]"])
+    inputs: Sequence[str] | None = None
+    outputs: Sequence[str] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict[str, str])
+    feeds: Any = None
+    custom_ops: Sequence[str | os.PathLike[str]] = ()
+    validate: bool = True
+    bench: bool = False
+    expect: Sequence[str] = ()
+    seed: int = 0
+    out: Path | None = None
+    force: bool = False
+    dry_run: bool = False
+    keep_failed: bool = False
+    hash_full: bool = False
+    argv: Sequence[str] = ()
+    progress: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What a verb's own rewriting hands back."""
+
+    phases: Sequence[Phase]
+    plan: Any = None
+    lines: Callable[[Validation | None, Bench | None], Sequence[str]] = lambda v, b: ()
+
+
+Rewrite = Callable[[Editor, "Given"], Rewritten]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a rewriting may look at besides the graph."""
+
+    request: Request
+    source: Path
+    card: Card | None
+
+
+def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
+    """The whole run. The caller's model is never changed, and nothing is left behind unless the result is published.
+
+    Raises:
+        BadInput: the model, the request or the output's place is not acceptable.
+        EnvironmentNotAsAsked: an expectation needs a runtime and there is none.
+        ToolFailure: the tool itself failed.
+    """
+    wanted = [expectation.parse(text) for text in request.expect]
+    with ExitStack() as stack:
+        stack.enter_context(terminate_as_exit())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graphwright-")))
+        is_file = isinstance(model, (str, os.PathLike))
+        given = resolve(model) if is_file else None
+        m = file_edge.read(given.path if given is not None else model)
+        card = given.card if given is not None else None
+        if request.out is not None and not request.dry_run:
+            check_targets(m, [request.out], request.force)
+        before = receipts.count_nodes(m)
+        source = given.path if given is not None else scratch / "original.onnx"
+        if given is None:
+            file_edge.write(m, source)
+        facts = receipts.file_facts(m, given.path if given is not None else None, full=request.hash_full)
+        facts["bytes"] = model_bytes(source)
+        if _change_interface(m, request):
+            source = scratch / "as_asked" / source.name
+            source.parent.mkdir()
+            file_edge.write(m, source)
+
+        row = find_target(request.target)
+        editor = Editor(m, target=row)
+        done = rewrite(editor, Given(request, source, card))
+
+        place = scratch
+        if request.out is not None and not request.dry_run:
+            place = Path(stack.enter_context(_beside(request.out)))
+        name = request.out.name if request.out is not None else source.name
+        result = place / "result" / name
+        result.parent.mkdir()
+        files = file_edge.write(m, result)
+
+        judged = None
+        why = ""
+        runtime = session.available()
+        needs = {e.key for e in wanted} & {"task", "sqnr", "speed"}
+        if request.dry_run or not request.validate:
+            why = "dry run" if request.dry_run else "--no-validate"
+        elif runtime is None:
+            if needs:
+                raise EnvironmentNotAsAsked(
+                    "no runtime is installed to measure with", fix="pip install 'graphwright[cpu]'"
+                )
+            why = "no runtime is installed: pip install 'graphwright[cpu]'"
+        else:
+            if request.progress is not None:
+                request.progress("validate")
+            judged = validate(
+                source, result, feeds=request.feeds, dims=request.dims if source == _path(given) else {},
+                custom_ops=request.custom_ops, lossy=request.lossy, seed=request.seed, card=card,
+            )  # fmt: skip
+        timed = None
+        if runtime is not None and not request.dry_run and (request.bench or "speed" in needs):
+            if request.progress is not None:
+                request.progress("bench")
+            timed = bench(source, result, dims=_bench_dims(request, card), seed=request.seed)
+
+        after = receipts.count_nodes(m)
+        measured = _measured(facts["bytes"], model_bytes(result), before, after, judged, timed)
+        outcomes = expectation.check_all(wanted, measured)
+        code = _exit_code(judged, outcomes, declined=not request.validate or request.dry_run)
+        published = code != 1 and request.out is not None and not request.dry_run
+
+        receipt: dict[str, Any] = {
+            "schema": receipts.SCHEMA,
+            "graphwright": receipts.own_version(),
+            "argv": list(request.argv) or [request.verb],
+            "level": request.level,
+            "versions": receipts.versions(),
+            "target": {"asked": request.target, "row": row.name},
+            "passes": request.passes,
+            "seed": request.seed,
+            "input": facts,
+            "output": {},
+            "nodes": {"before": before, "after": after},
+            "phases": [receipts.phase_row(p) for p in done.phases],
+            "plan": done.plan,
+            "validation": _validation(judged, why, request.lossy),
+            "bench": timed.to_dict() if timed is not None else None,
+            "expect": outcomes,
+            "warnings": [*m.warnings, *(w for w in (judged.warnings if judged is not None else ()) if w)],
+        }
+        written = file_edge.read(result)
+        receipt["output"] = {
+            **receipts.file_facts(written, None, full=request.hash_full),
+            "path": str(request.out) if published else None,
+            "bytes": model_bytes(result),
+        }
+        outcome = Result(
+            m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed), exit_code=code
+        )
+        if published and request.out is not None:
+            _publish(outcome, files, request.out, place)
+        elif code == 1 and request.keep_failed and request.out is not None:
+            failed = request.out.with_name(f"{request.out.stem}.failed.onnx")
+            receipt["output"]["path"] = str(failed)
+            outcome.save(failed, force=True)
+        return outcome
+
+
+def api(result: Result) -> Result:
+    """What the Python functions return: a negative verdict is raised, an inconclusive one is returned.
+
+    Raises:
+        ValidationFailed: with the result.
+    """
+    if result.exit_code == 1:
+        raise ValidationFailed(
+            "the result is not the original, or does not meet an expectation:\n" + str(result), result=result
+        )
+    return result
+
+
+def _path(given: Any) -> Path | None:
+    return given.path if given is not None else None
+
+
+def _change_interface(m: Model, request: Request) -> bool:
+    """Extract, freeze and rename as asked; whether anything was."""
+    if request.inputs or request.outputs:
+        contract.extract(m, request.inputs, request.outputs)
+    if request.dims or request.shapes:
+        contract.freeze(m, request.dims, request.shapes)
+    if request.rename:
+        contract.rename(m, request.rename)
+    return bool(request.inputs or request.outputs or request.dims or request.shapes or request.rename)
+
+
+def _beside(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder on the target's own file system, so that publishing is a rename."""
+    return tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True)
+
+
+def _publish(result: Result, files: Sequence[Path], out: Path, place: Path) -> None:
+    """Data, model, receipt, each by a rename; over an existing pair the old model goes first."""
+    receipt = place / "receipt.json"
+    receipt.write_text(result.receipt_text(), encoding="utf-8")
+    model, *data = files
+    if data or out.with_name(out.name + ".data").exists():
+        out.unlink(missing_ok=True)
+    for d in data:
+        os.replace(d, out.with_name(d.name))
+    if not data:
+        out.with_name(out.name + ".data").unlink(missing_ok=True)
+    os.replace(model, out)
+    os.replace(receipt, out.with_name(out.name + ".receipt.json"))
+
+
+def _bench_dims(request: Request, card: Card | None) -> dict[str, int]:
+    return dict(request.dims) or (dict(card.dims[0]) if card is not None and card.dims else {})
+
+
+def _measured(
+    bytes_before: int, bytes_after: int, before: Mapping[str, int], after: Mapping[str, int],
+    judged: Validation | None, timed: Bench | None,
+) -> dict[str, tuple[float | None, float | None]]:  # fmt: skip
+    task = judged.task if judged is not None else None
+    sqnr = min((o["sqnr_db"] for o in judged.outputs), default=None) if judged is not None else None
+    return {
+        "nodes": (sum(after.values()), sum(before.values())),
+        "bytes": (bytes_after, bytes_before),
+        "task": (task["result"], task["original"]) if task is not None else (None, None),
+        "sqnr": (sqnr, None),
+        "speed": (timed.speedup if timed is not None else None, 1.0),
+    }
+
+
+def _exit_code(judged: Validation | None, outcomes: Sequence[Mapping[str, Any]], *, declined: bool) -> int:
+    code = judged.exit_code if judged is not None else 0 if declined else 4
+    return 1 if code == 1 else max(code, expectation.exit_code(outcomes)) if expectation.exit_code(outcomes) != 1 else 1
+
+
+def _validation(judged: Validation | None, why: str, lossy: bool) -> dict[str, Any]:
+    if judged is not None:
+        return judged.to_dict()
+    return {
+        "verdict": "declined" if why in ("dry run", "--no-validate") else "not validated",
+        "lossy": lossy,
+        "why": why,
+    }

@@ -1,0 +1,97 @@
+"""The receipt (`graphwright.receipt/1`): the JSON of a whole run, with the log, one edit a line."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from optimizer.core import model as file_edge
+from optimizer.core.edit import Edit
+from optimizer.core.graph import Model, Node
+from optimizer.driver.pipeline import Phase
+
+SCHEMA = "graphwright.receipt/1"
+
+
+def versions() -> dict[str, str | None]:
+    """Versions that decide the result; null: not installed."""
+    runtime = _version("onnxruntime-gpu") or _version("onnxruntime")
+    return {
+        "python": platform.python_version(),
+        "onnx": _version("onnx"),
+        "numpy": _version("numpy"),
+        "onnxruntime": runtime,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def own_version() -> str:
+    return _version("graphwright") or "0"
+
+
+def file_facts(model: Model, path: Path | None, *, full: bool = False) -> dict[str, Any]:
+    """Path, size, IR, opsets, hash and where the weights lie."""
+    files = [path, path.with_name(path.name + ".data")] if path is not None else []
+    return {
+        "path": str(path) if path is not None else None,
+        "bytes": sum(f.stat().st_size for f in files if f.is_file()) if files else None,
+        "ir": model.proto.ir_version,
+        "opset": dict(sorted(model.opsets.items())),
+        "graph": file_edge.graph_hash(model),
+        "weights": file_edge.weights(model, full=full),
+    }
+
+
+def count_nodes(model: Model) -> dict[str, int]:
+    """Nodes by op, those in subgraphs and functions included, most frequent first."""
+    ops = Counter(n.op if not n.domain else f"{n.domain}.{n.op}" for n in model.nodes())
+    for f in model.functions.values():
+        ops.update(n.op_type for n in f.node)
+    return dict(sorted(ops.items(), key=lambda x: (-x[1], x[0])))
+
+
+def phase_row(p: Phase) -> dict[str, Any]:
+    return {"name": p.name, "edits": p.edits, "rules": dict(p.rules.most_common()), "seconds": round(p.seconds, 6)}
+
+
+def log_row(e: Edit) -> dict[str, Any]:
+    """One edit as the receipt has it."""
+    row: dict[str, Any] = {
+        "id": e.id,
+        "phase": e.phase,
+        "rule": e.rule,
+        "scope": e.graph.path(),
+        "fidelity": e.fidelity.value,
+        "evidence": e.evidence.value,
+        "equal": [list(pair) for pair in e.names],
+        "gone": [_node(n) for n in e.gone],
+        "new": [_node(n) for n in e.new],
+    }
+    if e.renamed:
+        row["renamed"] = [list(r) for r in e.renamed]
+    if e.note:
+        row["note"] = e.note
+    return row
+
+
+def _node(n: Node) -> list[str]:
+    """[op, name]; a node without a name is called by its first output."""
+    return [n.op, n.name or next((o.name for o in n.outputs if o.name), "")]
+
+
+def text(receipt: dict[str, Any], log: Sequence[dict[str, Any]]) -> str:
+    """The receipt file: everything on a few lines a key, the log one edit a line."""
+    head = json.dumps(receipt, indent=1, ensure_ascii=False)
+    rows = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in log)
+    return f'{head[:-2]},\n "log": [\n  {rows}]}}\n' if log else f'{head[:-2]},\n "log": []}}\n'

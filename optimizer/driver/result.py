@@ -1,0 +1,147 @@
+"""What optimize, prune and quantize return: the model, its receipt, and the screen that the command line prints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from optimizer.core import model as file_edge
+from optimizer.core.edit import Edit
+from optimizer.core.graph import Model
+from optimizer.core.text import safe
+from optimizer.driver import receipt as receipts
+from optimizer.measure import expect as expectation
+from optimizer.measure.accuracy import Validation
+from optimizer.measure.speed import Bench
+
+
+class Result:
+    """A rewritten model with the account of how it came about.
+
+    Attributes:
+        receipt: the receipt without its log (`graphwright.receipt/1`).
+        log: every edit, in order.
+        validation, bench: the judges' objects; None where they were not asked.
+        exit_code: 0 done · 1 a negative verdict · 4 inconclusive or not validated though asked.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        receipt: dict[str, Any],
+        log: Sequence[Edit],
+        *,
+        validation: Validation | None = None,
+        bench: Bench | None = None,
+        lines: Sequence[str] = (),
+        exit_code: int = 0,
+    ) -> None:
+        self._model = model
+        self.receipt, self.log = receipt, log
+        self.validation, self.bench, self.exit_code = validation, bench, exit_code
+        self._lines = lines
+
+    @property
+    def model(self) -> ModelProto:
+        """The result as a ModelProto.
+
+        Raises:
+            ToolFailure: it is larger than 2 GiB; use `save`.
+        """
+        return file_edge.to_proto(self._model)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
+        """Write the model, its data where external, and its receipt beside it.
+
+        Raises:
+            BadInput: the place is taken or cannot be written to.
+            ToolFailure: the disk is full.
+        """
+        files = file_edge.write(self._model, path, force=force)
+        beside = Path(f"{path}.receipt.json")
+        beside.write_text(self.receipt_text(), encoding="utf-8")
+        return [*files, beside]
+
+    def receipt_text(self) -> str:
+        return receipts.text(self.receipt, [receipts.log_row(e) for e in self.log])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt without its log."""
+        return self.receipt
+
+    def __str__(self) -> str:
+        """The screen of the verb that made this result."""
+        r = self.receipt
+        before, after = r["nodes"]["before"], r["nodes"]["after"]
+        target = (
+            r["target"]["asked"]
+            if r["target"]["asked"] == r["target"]["row"]
+            else f"{r['target']['asked']} ({r['target']['row']})"
+        )
+        name = Path(r["input"]["path"]).name if r["input"]["path"] else "model"
+        out = Path(r["output"]["path"]).name if r["output"]["path"] else "(not written)"
+        opset = r["output"]["opset"].get("", 0)
+        raised = r["input"]["opset"].get("", 0)
+        lines = [
+            f"{safe(name)} → {safe(out)}        {r['level']}  {target}  opset {opset if raised == opset else f'{raised} → {opset}'}",
+            f"nodes      {sum(before.values())} → {sum(after.values())}{_changes(before, after)}",
+            self._file_line(),
+            f"phases     {' · '.join(f'{p['name']} {p['edits']}' for p in r['phases']) or 'none'} edits    "
+            f"{sum(p['seconds'] for p in r['phases']):.2f} s",
+            *self._lines,
+        ]
+        lines += self._verdict()
+        if self.bench is not None:
+            lines.append(f"speed      {_first_line(self.bench)}")
+        lines += [f"expect     {expectation.describe(o).removeprefix('expect ')}" for o in r["expect"]]
+        lines += [f"warning    {safe(w)}" for w in r["warnings"]]
+        if r["output"]["path"]:
+            lines.append(
+                f"receipt    {safe(out)}.receipt.json        why a node is what it is: graphwright explain {safe(out)} NODE"
+            )
+        return "\n".join(lines)
+
+    def _file_line(self) -> str:
+        r = self.receipt
+        size = f"{_size(r['input']['bytes'])} → {_size(r['output']['bytes'])}"
+        session = self.validation.session_ms if self.validation is not None else None
+        return f"file       {size}" + (f"    session start {session[0]:.0f} → {session[1]:.0f} ms" if session else "")
+
+    def _verdict(self) -> list[str]:
+        v = self.validation
+        if v is None:
+            return [
+                f"validated  {self.receipt['validation']['verdict']}: {self.receipt['validation'].get('why', '')}".rstrip(
+                    ": "
+                )
+            ]
+        first, *rest = str(v).splitlines()
+        lines = [f"validated  {first}"]
+        for line in rest:
+            key, _, text = line.partition("  ")
+            lines.append(f"{key:<10} {text.strip()}" if key in ("task", "note", "warning") else f"           {line}")
+        return lines
+
+
+def _changes(before: dict[str, int], after: dict[str, int]) -> str:
+    """The ops whose number changed most."""
+    delta = {op: after.get(op, 0) - before.get(op, 0) for op in {*before, *after}}
+    changed = sorted((op for op in delta if delta[op]), key=lambda op: (-abs(delta[op]), op))
+    shown = ", ".join(f"{safe(op)} {before.get(op, 0)}→{after.get(op, 0)}" for op in changed[:6])
+    return f"          {shown}{'  …' if len(changed) > 6 else ''}" if shown else ""
+
+
+def _size(n: int | None) -> str:
+    if n is None:
+        return "?"
+    if n < 10_000:
+        return f"{n} B"
+    return f"{n / 2**10:.1f} KiB" if n < 2**20 else f"{n / 2**20:.1f} MiB"
+
+
+def _first_line(x: object) -> str:
+    return str(x).splitlines()[0]
