@@ -1,0 +1,1 @@
+"""Pruning: a plan says which weights become zero, then it is applied."""
