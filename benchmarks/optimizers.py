@@ -31,12 +31,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import tables
 from peers import COMMANDS, TOOLS
+from tables import BASELINE, OURS, RESULTS
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "optimizers.json"
 SCHEMA = "graphwright.benchmarks.optimizers/1"
-BASELINE, OURS = "onnxsim", "graphwright"
 
 # Who is asked about which synthetic model: beyond 2k nodes most peers need minutes a call, and no target rests on them.
 IN_PROCESS = {
@@ -177,7 +177,7 @@ class Benchmark:
         self.located: dict[str, Json] = {}
         self.versions = {tool: metadata.version(tool) for tool in TOOLS if tool != OURS} | {OURS: own_version()}
         self.results: Json = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        self.results |= {"schema": SCHEMA, "machine": machine(), "versions": self.versions, "date": today()}
+        self.results |= {"schema": SCHEMA, "machine": machine(), "date": today(), "versions": self.versions}
 
     def asked(self, models: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         for model, tools in models.items():
@@ -229,13 +229,14 @@ class Benchmark:
         for model, tools in self.asked(self.every_card() | {name: IN_PROCESS[name] for name in JUDGED}):
             where, card = self.locate(model), self.cards.get(model)
             if "failed" in where:
-                self.store("nodes", model, where)
+                self.store("nodes", model, where | {"date": today()})
                 continue
-            record = self.old("nodes", model) or {"sha256": where["sha256"], "synthetic": card is None, "tools": {}}
-            if "source" not in record:
-                record["source"] = self.judge(where["path"], where["path"], card)
+            record = self.old("nodes", model)
+            if not record:
+                source = self.judge(where["path"], where["path"], card)
+                record = {"sha256": where["sha256"], "source": source, "tools": {}, "versions": {}}
             for tool in tools:
-                if record["tools"].get(tool, {}).get("version") == self.versions[tool]:
+                if record["versions"].get(tool) == self.versions[tool]:
                     continue
                 tell(f"nodes {model} {tool}")
                 with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -243,8 +244,8 @@ class Benchmark:
                     verdict = once(tool, self.options.timeout, source=where["path"], result=result)
                     if "failed" not in verdict:
                         verdict = self.judge(where["path"], result, card)
-                record["tools"][tool] = verdict | {"version": self.versions[tool]}
-                self.store("nodes", model, record)
+                record["tools"][tool], record["versions"][tool] = verdict, self.versions[tool]
+                self.store("nodes", model, record | {"date": today()})
 
     def judge(self, source: str, result: str, card: str | None) -> Json:
         return once("judge", 600, source=source, result=result, card=card)
@@ -350,6 +351,7 @@ def main() -> None:
     benchmark = Benchmark(options)
     for table in options.only:
         TABLES[table](benchmark)
+    print(tables.render("goals", benchmark.results))
 
 
 if __name__ == "__main__":
