@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from optimizer.runtime.fetch import fetch
+from optimizer import fetch
 
 Arrays = dict[str, np.ndarray]
 

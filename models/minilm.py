@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from tokenizers import Tokenizer
 
-from optimizer.runtime.fetch import fetch
+from optimizer import fetch
 
 Arrays = dict[str, np.ndarray]
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from optimizer.runtime.fetch import fetch
+from optimizer import fetch
 
 Arrays = dict[str, np.ndarray]
 

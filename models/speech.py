@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from optimizer import fetch
 from optimizer.core.errors import EnvironmentNotAsAsked
-from optimizer.runtime.fetch import fetch
 
 Arrays = dict[str, np.ndarray]
 

@@ -8,11 +8,13 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -22,13 +24,11 @@ from optimizer.runtime.child import call
 from optimizer.runtime.fetch import cache_folder, fetch, file_sha256, replace_file
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
+    from optimizer.core.feeds import Binding, Feeds, Task
+
     ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
-    Arrays = dict[str, np.ndarray]
-    Feeds = Callable[[int], Iterator[Arrays]]
-    Task = Callable[[Callable[[Arrays], Arrays]], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Card:
     task: str | None = None
     task_name: str | None = None
     task_noise: float = 0.0
-    dims: tuple[Mapping[str, int], ...] = ()
+    dims: tuple[Binding, ...] = ()
 
     def load_feeds(self) -> Feeds:
         """Import the feeds. Runs the card's Python: only ever called inside a child process."""
@@ -81,7 +81,7 @@ class Card:
         return load_function(self.path.parent / file, name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Source:
     """A model as a file.
 
@@ -92,7 +92,6 @@ class Source:
 
     path: Path
     card: Card | None = None
-    _folder: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
 
 def resolve(model: ModelLike) -> Source:
@@ -110,10 +109,13 @@ def resolve(model: ModelLike) -> Source:
             return Source(path)
         card = read_card(path)
         return Source(_model_file(card), card)
-    folder = tempfile.TemporaryDirectory(prefix="graphwright-")
-    path = Path(folder.name, "model.onnx")
-    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return Source(path, _folder=folder)
+    if not isinstance(model, bytes) and not hasattr(model, "SerializeToString"):
+        raise BadInput(f"a {type(model).__name__} is no model", fix="give a path, bytes or a ModelProto")
+    folder = Path(tempfile.mkdtemp(prefix="graphwright-"))
+    source = Source(folder / "model.onnx")
+    weakref.finalize(source, shutil.rmtree, folder, ignore_errors=True)
+    source.path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    return source
 
 
 def _model_file(card: Card) -> Path:
