@@ -1,0 +1,242 @@
+"""The least and the largest number that chosen values take over batches of data: what calibration rests on.
+
+The model itself is made to reduce each value to three small outputs, so that memory stays what a run needs, whatever
+the number of values and batches. A value inside an If is handed out of its branch, where the branch not taken hands
+out nothing; one inside a Loop or Scan is not observed. What the runtime would have fused across an observed value is
+computed unfused, which differs by rounding.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer.core.errors import BadInput
+from optimizer.runtime import child
+from optimizer.runtime.card import Card, read_card
+from optimizer.runtime.feeds import check_feed, draw, find_bindings, open_feeds
+from optimizer.runtime.interface import Interface, read_interface
+from optimizer.runtime.session import Session, open_session
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
+
+    from optimizer.core.feeds import Binding, Feed
+
+_APART = 1_000_003  # calibration draws other data than validation, which draws from `seed` on
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What was seen of one value: low ≤ x ≤ high in every batch, and its dims where it was largest.
+
+    A value that no batch reached has low > high; NaN is not seen, infinity is.
+    """
+
+    low: float
+    high: float
+    dims: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.dims)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The ranges by name of value, over so many batches from `source`."""
+
+    ranges: Mapping[str, Range]
+    batches: int
+    source: str
+
+
+def observe(
+    model: str | os.PathLike[str],
+    values: Collection[str],
+    *,
+    feeds: str,
+    samples: int = 128,
+    card: Card | None = None,
+    dims: Binding | None = None,
+    custom_ops: Collection[str | os.PathLike[str]] = (),
+    seed: int = 0,
+) -> Observation:
+    """Run `model` over up to `samples` batches and watch `values`, in a child.
+
+    Args:
+        model: a file, in which no two values of any graphs share a name.
+        values: names of floating values; those that no run can hand out are missing from the answer.
+        feeds: FEEDS, "card" for those of `card`, or "random" for drawn data.
+        dims: sizes of free dimensions, for drawn data.
+
+    Raises:
+        BadInput: the feeds do not fit or hold no batch.
+        ToolFailure: the child failed.
+    """
+    seen = child.call(
+        "optimizer.runtime.observe:watch",
+        model=Path(model).absolute(),
+        values=sorted(values),
+        feeds=feeds,
+        samples=samples,
+        card=card and card.path.absolute(),
+        dims=dict(dims or {}),
+        custom_ops=[Path(library).absolute() for library in custom_ops],
+        seed=seed + _APART,
+    )
+    ranges = {name: Range(low, high, tuple(shape)) for name, (low, high, shape) in seen["ranges"].items()}
+    return Observation(ranges, seen["batches"], feeds)
+
+
+def watch(
+    model: str,
+    values: list[str],
+    feeds: str,
+    samples: int,
+    card: str | None,
+    dims: dict[str, int],
+    custom_ops: list[str],
+    seed: int,
+) -> dict[str, Any]:
+    """{"ranges": {value: [low, high, dims]}, "batches": n}. Only in a child."""
+    import numpy as np
+
+    interface = read_interface(model)
+    with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
+        path, outputs = _instrumented(Path(model), set(values), Path(folder))
+        session = open_session(path, optimize=True, custom_ops=custom_ops)
+        ranges: dict[str, tuple[float, float, list[int]]] = {v: (math.inf, -math.inf, []) for v in outputs}
+        batches = 0
+        for feed in itertools.islice(_batches(interface, session, feeds, card, dims, seed), samples):
+            got = session.run(check_feed(feed, interface))
+            batches += 1
+            for value, names in outputs.items():
+                a, b, shape = (np.asarray(got[name]) for name in names)
+                low, high, largest = ranges[value]
+                larger = shape.size and (shape.prod() > math.prod(largest) or not largest)
+                ranges[value] = min(low, *a.ravel().tolist()), max(high, *b.ravel().tolist()), (
+                    shape.tolist() if larger else largest
+                )  # fmt: skip
+    if not batches:
+        raise BadInput("the feeds hold no batch", at=feeds, fix="FILE.npz, a folder of them, or FILE.py:FUNCTION")
+    return {"ranges": ranges, "batches": batches}
+
+
+def _batches(
+    interface: Interface, session: Session, feeds: str, card: str | None, dims: dict[str, int], seed: int
+) -> Iterator[Feed]:
+    if feeds != "random":
+        yield from open_feeds(feeds, read_card(card) if card else None)(seed)
+        return
+    import numpy as np
+
+    def runs(binding: Binding) -> bool:
+        try:
+            session.run(draw(interface, binding, np.random.default_rng(seed)))
+        except BadInput:
+            return False
+        return True
+
+    bindings = find_bindings(interface, runs, dims)
+    if not bindings:
+        raise BadInput("the model runs at none of the sizes that were tried", fix="--dim NAME=N, or --feeds")
+    for i, binding in enumerate(itertools.cycle(bindings)):
+        yield draw(interface, binding, np.random.default_rng([seed, i]))
+
+
+# --- the model that watches itself ------------------------------------------------------------------------------------
+
+
+def _instrumented(model: Path, values: set[str], folder: Path) -> tuple[Path, dict[str, list[str]]]:
+    """The model with more outputs: value → the names of its minimum, maximum and shape."""
+    import onnx
+
+    proto = onnx.load(model, load_external_data=False)
+    taken = {name for graph in _graphs(proto.graph) for node in graph.node for name in node.output}
+    names = (name for i in itertools.count() if (name := f"observed_{i}") not in taken)
+    found = _hand_out(proto.graph, values, names)
+    proto.graph.output.extend(_declared(itertools.chain(*found.values())))
+    for location in {e.value for t in _tensors(proto.graph) for e in t.external_data if e.key == "location"}:
+        (folder / location).parent.mkdir(parents=True, exist_ok=True)
+        (folder / location).symlink_to(model.parent.absolute() / location)
+    path = folder / "observed.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path, found
+
+
+def _hand_out(graph: GraphProto, values: set[str], names: Iterator[str]) -> dict[str, list[str]]:
+    """Make `graph` compute minimum, maximum and shape of its own values and of those in its branches."""
+    from onnx import TensorProto, helper
+
+    found: dict[str, list[str]] = {}
+    nodes: list[NodeProto] = []
+
+    def reduce(value: str) -> None:
+        x, low, high, shape = (next(names) for _ in range(4))
+        nodes.append(helper.make_node("Cast", [value], [x], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("ReduceMin", [x], [low], keepdims=0))
+        nodes.append(helper.make_node("ReduceMax", [x], [high], keepdims=0))
+        nodes.append(helper.make_node("Shape", [value], [shape]))
+        found[value] = [low, high, shape]
+
+    for value in graph.input:
+        if value.name in values:
+            reduce(value.name)
+    for node in graph.node:
+        nodes.append(node)
+        branches = [a.g for a in node.attribute] if node.op_type == "If" else []
+        for branch in branches:
+            for value, inner in _hand_out(branch, values, names).items():
+                for other in branches:
+                    if other is not branch:
+                        other.node.extend(_nothing(inner))
+                    other.output.extend(_declared(inner))
+                found[value] = [next(names) for _ in inner]
+                node.output.extend(found[value])
+        for value in node.output:
+            if value in values and value not in found:
+                reduce(value)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return found
+
+
+def _nothing(names: list[str]) -> list[NodeProto]:
+    """What the branch that was not taken hands out: no number is in [inf, -inf]."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    empty = (np.float32(np.inf), np.float32(-np.inf), np.zeros(0, np.int64))
+    return [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(x)))
+        for name, x in zip(names, empty)
+    ]
+
+
+def _declared(names: Iterable[str]) -> list[ValueInfoProto]:
+    """minimum, maximum, shape; minimum, maximum, shape; …"""
+    from onnx import TensorProto, helper
+
+    types = itertools.cycle(((TensorProto.FLOAT, []), (TensorProto.FLOAT, []), (TensorProto.INT64, [None])))
+    return [helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, types)]
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(body)
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    for g in _graphs(graph):
+        yield from g.initializer
+        yield from (a.t for node in g.node for a in node.attribute if a.HasField("t"))
