@@ -329,9 +329,10 @@ class Editor:
         if fresh:
             freed = sum(
                 v.tensor.nbytes
-                for v in {v: None for n in gone for v in n.reads()}
-                if v.is_const and v.tensor is not None and v not in leaves and all(anchor(u, g) in gone for u in v.uses)
-            )
+                for v in {**dict.fromkeys(olds), **{v: None for n in gone for v in n.reads()}}
+                if v.is_const and v.tensor is not None and v not in leaves and not v.is_output
+                and (v in olds or all(anchor(u, g) in gone for u in v.uses))
+            )  # fmt: skip
             freed += sum(
                 t.nbytes for n in gone for t in n.attributes.values() if n.op == "Constant" and isinstance(t, Tensor)
             )
@@ -471,13 +472,81 @@ class Editor:
                     self.touched.append(v.producer)
         for v in initializers:
             _bury(v, journal)
+        self._log(g, gone=nodes, note=", ".join(v.name for v in initializers[:8]), journal=journal)
+        return True
+
+    def rename(self, values: Sequence[Value]) -> None:
+        """Give values names that no other value of the model has."""
+        journal: list[tuple[Any, ...]] = []
+        renamed: list[tuple[str, str]] = []
+        for v in values:
+            if v.graph is not None:
+                _touch(v.graph, journal)
+            was = v.name
+            _rename(v, self.model.fresh_name(was), journal)
+            renamed.append((was, v.name))
+        self._log(self.model.graph, renamed=renamed, journal=journal)
+
+    def fix_initializers(self, graph: Graph) -> bool:
+        """Initializers leave the graph's inputs: from now on they are constants (the model's IR becomes 4 at least)."""
+        fixed = [v for v in graph.inputs if v.tensor is not None]
+        if not fixed:
+            return self.no("no initializer is an input")
+        journal: list[tuple[Any, ...]] = [
+            (_unfix, self.model, graph, list(graph.inputs), fixed, self.model.proto.ir_version)
+        ]
+        for v in fixed:
+            assert v.tensor is not None
+            v.is_input, v.dims = False, v.tensor.shape
+            self.touched += v.uses
+        graph.inputs[:] = [v for v in graph.inputs if v.is_input]
+        self.model.proto.ir_version = max(4, self.model.proto.ir_version)
+        self._log(graph, note=f"{len(fixed)} initializers", journal=journal)
+        return True
+
+    def adopt(self, proto: ModelProto, note: str, gone: Sequence[Node] = ()) -> None:
+        """Go on with a model that someone else made of this one; one opaque edit.
+
+        Raises:
+            BadInput: the proto is no valid graph.
+        """
+        model, new = self.model, lift(proto)
+        journal = [(_restore, model, {k: getattr(model, k) for k in _ADOPTED})]
+        for k in _ADOPTED:
+            setattr(model, k, getattr(new, k))
+        for g in model.graphs():
+            g.model = model
+        self._seen.clear()
+        self.touched.clear()
+        self._log(model.graph, gone=gone, note=note, journal=journal)
+
+    def _log(
+        self,
+        graph: Graph,
+        *,
+        gone: Sequence[Node] = (),
+        renamed: Sequence[tuple[str, str]] = (),
+        note: str = "",
+        journal: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
+        """One edit that claims no pair of values equal."""
         self.log.append(
             Edit(
-                len(self.log) + 1, self.phase, self.rule, self.fidelity, self.evidence, g, (), (),
-                tuple(nodes), (), (), ", ".join(v.name for v in initializers[:8]), tuple(journal),
+                id=len(self.log) + 1,
+                phase=self.phase,
+                rule=self.rule,
+                fidelity=self.fidelity,
+                evidence=self.evidence,
+                graph=graph,
+                equal=(),
+                names=(),
+                gone=tuple(gone),
+                new=(),
+                renamed=tuple(renamed),
+                note=note,
+                journal=tuple(journal),
             )
-        )  # fmt: skip
-        return True
+        )
 
     def undo(self, to: int = 0) -> None:
         """Back to the state after edit `to` (0: before every edit)."""

@@ -86,12 +86,13 @@ class Result:
         out = Path(r["output"]["path"]).name if r["output"]["path"] else "(not written)"
         opset = r["output"]["opset"].get("", 0)
         raised = r["input"]["opset"].get("", 0)
+        phases = " · ".join(f"{p['name']} {p['edits']}" for p in r["phases"])
+        opset = f"opset {opset}" if raised == opset else f"opset {raised} → {opset}"
         lines = [
-            f"{safe(name)} → {safe(out)}        {r['level']}  {target}  opset {opset if raised == opset else f'{raised} → {opset}'}",
+            f"{safe(name)} → {safe(out)}        {r['level']}  {target}  {opset}",
             f"nodes      {sum(before.values())} → {sum(after.values())}{_changes(before, after)}",
             self._file_line(),
-            f"phases     {' · '.join(f'{p['name']} {p['edits']}' for p in r['phases']) or 'none'} edits    "
-            f"{sum(p['seconds'] for p in r['phases']):.2f} s",
+            f"phases     {phases or 'none'} edits    {sum(p['seconds'] for p in r['phases']):.2f} s",
             *self._lines,
         ]
         lines += self._verdict()
