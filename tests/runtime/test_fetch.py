@@ -102,13 +102,16 @@ def test_unknown_wheel_says_what_pip_said(index: Path) -> None:
 
 def test_source_distributions_never_run(index: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    setup = (
-        f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='source-only', version='1.0')\n".encode()
-    )
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "mine"\nbackend-path = ["."]\n',
+        "mine.py": f"open({str(ran)!r}, 'w')\n",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: source-only\nVersion: 1.0\n",
+    }
     with tarfile.open(index / "source-only-1.0.tar.gz", "w:gz") as archive:
-        entry = tarfile.TarInfo("source-only-1.0/setup.py")
-        entry.size = len(setup)
-        archive.addfile(entry, io.BytesIO(setup))
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"source-only-1.0/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
     with pytest.raises(EnvironmentNotAsAsked, match="source-only"):
         fetch("source-only==1.0", "model.onnx", sha256(b""))
     assert not ran.exists()
