@@ -52,6 +52,7 @@ JUDGED = ("blocks-2000", "blocks-20000", "bert-base")
 TRANSIENT = ("transformer-3gb",)  # deleted after use
 
 Json = dict[str, Any]
+Asked = dict[str, tuple[str, ...]]  # model → the tools that are asked about it
 
 
 # ------------------------------------------------------------------------------------------------------------- children
@@ -179,12 +180,13 @@ class Benchmark:
         self.results: Json = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         self.results |= {"schema": SCHEMA, "machine": machine(), "date": today(), "versions": self.versions}
 
-    def asked(self, models: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def wanted(self, models: Asked) -> Iterator[tuple[str, tuple[str, ...]]]:
         for model, tools in models.items():
-            if self.options.models is None or model in self.options.models:
-                yield model, tuple(tool for tool in tools if tool in self.options.tools)
+            chosen = tuple(tool for tool in tools if tool in self.options.tools)
+            if chosen and (self.options.models is None or model in self.options.models):
+                yield model, chosen
 
-    def every_card(self) -> dict[str, tuple[str, ...]]:
+    def every_card(self) -> Asked:
         return dict.fromkeys(self.cards, tuple(TOOLS))
 
     def locate(self, model: str) -> Json:
@@ -203,11 +205,9 @@ class Benchmark:
         record = self.results.get(table, {}).get(model, {})
         return record if not self.options.again and record.get("sha256") == self.locate(model).get("sha256") else {}
 
-    def measure(
-        self, table: str, models: dict[str, tuple[str, ...]], how: Callable[[str, tuple[str, ...], Path], Json]
-    ) -> None:
+    def measure(self, table: str, models: Asked, how: Callable[[str, tuple[str, ...], Path], Json]) -> None:
         """One record a model: all its tools in the same minutes, or the record that is there already."""
-        for model, tools in self.asked(models):
+        for model, tools in self.wanted(models):
             versions = {tool: self.versions[tool] for tool in tools}
             if self.old(table, model).get("versions") == versions:
                 continue
@@ -226,7 +226,7 @@ class Benchmark:
 
     def nodes(self) -> None:
         """What each tool leaves, and what the judge says of it; a tool is asked again only when its version changes."""
-        for model, tools in self.asked(self.every_card() | {name: IN_PROCESS[name] for name in JUDGED}):
+        for model, tools in self.wanted(self.every_card() | {name: IN_PROCESS[name] for name in JUDGED}):
             where, card = self.locate(model), self.cards.get(model)
             if "failed" in where:
                 self.store("nodes", model, where | {"date": today()})

@@ -124,8 +124,8 @@ def note(results: Json, tables: Iterable[str]) -> str:
         used[tool].add(version)
     tools = ", ".join(f"{TITLES[tool]} {' and '.join(sorted(found))}" for tool, found in used.items() if found)
     days = " to ".join(sorted({record["date"] for record in records}))
-    machine = results["machine"]
-    return f"{tools or 'nothing measured'}; {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}; {days}."
+    machine = "{cpu}, {cores} cores, {memory_gb} GB, Python {python}".format_map(results["machine"])
+    return f"{tools or 'nothing measured'}; {machine}; {days}."
 
 
 def ordered(records: Json) -> list[tuple[str, Json]]:
