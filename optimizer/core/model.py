@@ -76,7 +76,7 @@ def _read_file(path: Path) -> Model:
 def _read(buffer: Buffer, path: Path | None, folder: Path | None) -> Model:
     if not buffer.size:
         raise BadInput("the model is empty: it has no bytes at all", fix="export or copy it again")
-    skeleton = wire.split(buffer) if buffer.size >= WHOLE else b"".join(buffer.blocks(0, buffer.size))
+    skeleton = wire.split(buffer) if buffer.size >= WHOLE else wire.gather([Region(buffer, 0, buffer.size)])
     try:
         proto = ModelProto.FromString(skeleton)
     except DecodeError as e:
@@ -209,20 +209,14 @@ def to_proto(model: Model) -> ModelProto:
         raise ToolFailure(
             "the model is larger than 2 GiB, which no ModelProto can hold", fix="save it to a file instead"
         )
-    return ModelProto.FromString(b"".join(c.view() if isinstance(c, Region) else c for c in chunks))
+    return ModelProto.FromString(wire.gather(chunks))
 
 
 def graph_hash(model: Model) -> str:
     """sha256 of the model without the contents of its weights of 1 KiB or more, wherever these lie."""
-    whole = Buffer(
-        b"".join(wire.replace(_skeleton(model), lambda r: wire.nothing(r) if r.length >= wire.LARGE else _held(r)))
-    )
-    return "sha256:" + hashlib.sha256(b"".join(wire.replace(wire.split(whole), wire.nothing))).hexdigest()
-
-
-def _held(region: Region) -> wire.Placed:
-    number, (tag, _) = wire.inline(region)
-    return number, [tag, region.view()]
+    small = wire.replace(_skeleton(model), lambda r: wire.inline(r) if r.length < wire.LARGE else wire.nothing(r))
+    whole = Buffer(wire.gather(small))
+    return "sha256:" + hashlib.sha256(wire.gather(wire.replace(wire.split(whole), wire.nothing))).hexdigest()
 
 
 def weights(model: Model, *, full: bool = False) -> list[dict[str, Any]]:

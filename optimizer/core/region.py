@@ -20,6 +20,8 @@ from onnx import StringStringEntryProto, TensorProto
 from optimizer.core.errors import ToolFailure
 
 BLOCK = 1 << 22
+PEEK = 20  # bytes of the longest tag and length
+_AHEAD = 1 << 14
 
 # The location of a reference begins with it: no model can name one, because nobody outside this process knows it.
 TOKEN = secrets.token_hex(16)
@@ -41,6 +43,10 @@ class Buffer:
     def view(self, offset: int, length: int) -> memoryview:
         return self._view[offset : offset + length]
 
+    def peek(self, offset: int) -> memoryview:
+        """At least `PEEK` bytes from `offset` on, fewer only at the end."""
+        return self._view[offset : offset + PEEK]
+
     def blocks(self, offset: int, length: int) -> Iterator[bytes | memoryview]:
         yield self.view(offset, length)
 
@@ -52,11 +58,12 @@ class MappedFile(Buffer):
         OSError: it cannot be opened, or is no regular file (`IsADirectoryError` for a folder).
     """
 
-    __slots__ = ("fd", "links", "mtime_ns", "path")
+    __slots__ = ("_ahead", "_ahead_at", "fd", "links", "mtime_ns", "path")
 
     def __init__(self, path: Path, flags: int = 0) -> None:
         super().__init__()
         self.path = path
+        self._ahead, self._ahead_at = memoryview(b""), 0
         # without O_NONBLOCK a pipe under this name would make us wait for its writer
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | flags)
         status = os.fstat(self.fd)
@@ -68,6 +75,12 @@ class MappedFile(Buffer):
         if offset + length > len(self._view) and self.size:
             self._view = memoryview(mmap.mmap(self.fd, self.size, access=mmap.ACCESS_READ))
         return super().view(offset, length)
+
+    def peek(self, offset: int) -> memoryview:
+        i = offset - self._ahead_at
+        if not 0 <= i <= len(self._ahead) - PEEK:
+            self._ahead, self._ahead_at, i = memoryview(os.pread(self.fd, _AHEAD, offset)), offset, 0
+        return self._ahead[i : i + PEEK]
 
     def blocks(self, offset: int, length: int) -> Iterator[bytes | memoryview]:
         """The bytes in blocks of 4 MiB, read past the map so that they never count as resident memory."""
@@ -129,7 +142,7 @@ class Region:
 
 
 def reference(location: str, offset: int, length: int) -> list[StringStringEntryProto]:
-    """The external_data entries that name `length` bytes at `offset` of `location`."""
+    """The external_data entries naming `length` bytes at `offset` of `location`."""
     entries = {"location": location, "offset": str(offset), "length": str(length)}
     return [StringStringEntryProto(key=k, value=v) for k, v in entries.items()]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def safe(name: str | bytes) -> str:
-    """The name with every character that is not printable (controls, escapes, direction marks, …) as its Python escape."""
+    """The name with every unprintable character (controls, escapes, direction marks, …) as its Python escape."""
     text = name if isinstance(name, str) else name.decode(errors="backslashreplace")
     if text.isprintable():
         return text

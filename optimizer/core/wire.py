@@ -1,8 +1,8 @@
-"""join(split(bytes)) = bytes: a model file taken apart into a small skeleton and its weights, which are neither parsed nor copied.
+"""join(split(bytes)) = bytes: a model taken apart into a small skeleton and its weights, which are not parsed or copied.
 
-A skeleton is a whole, serialized ModelProto in which each large `raw_data` is replaced by a reference to the region where
-it lies (`core.region`). The walk reads tags and lengths only, and goes only into messages that can hold what it looks for.
-Source: protobuf's encoding, and the field numbers of onnx.proto.
+A skeleton is a whole, serialized ModelProto in which each large raw_data is replaced by a reference to the region where
+it lies (`core.region`). The walk reads tags and lengths only, and enters only messages that can hold what it looks for.
+Source: protobuf's encoding (protobuf.dev/programming-guides/encoding), the field numbers of onnx.proto.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from onnx import TensorProto
 
 from optimizer.core.errors import BadInput
-from optimizer.core.region import TOKEN, Buffer, Region, reference
+from optimizer.core.region import PEEK, TOKEN, Buffer, Region, reference
 
 LARGE = 1 << 10  # bytes of raw_data from which a tensor stays in its file
-DEPTH = 100  # protobuf's own limit for messages inside messages
+DEPTH = 100  # messages inside messages, protobuf's own limit
 
-Chunk = bytes | memoryview | Region
+Chunk = bytes | Region
 Placed = tuple[int, list[Chunk]]  # fields of a TensorProto, and the number of the first
 
 # message → field → message inside it that can hold a tensor
@@ -50,65 +50,63 @@ class Field(NamedTuple):
 
 
 def split(buffer: Buffer) -> bytes:
-    """The skeleton of the model in `buffer`: each raw_data of 1 KiB or more stays there, wherever in the model its tensor is.
+    """The skeleton of a model: each raw_data of 1 KiB or more stays in the buffer, wherever in the model its tensor is.
 
     Raises:
         BadInput: the bytes are not protobuf.
     """
-    view = buffer.view(0, buffer.size)
 
     def refer(begin: int, end: int) -> list[Chunk] | None:
         raw: Field | None = None
-        for i, f in enumerate(_fields(view, begin, end)):
-            if (
-                f.number in (_EXTERNAL_DATA, _DATA_LOCATION)
-                or (f.number == _RAW_DATA and raw is not None)
-                or i == _MANY
-            ):
+        for i, f in enumerate(_fields(buffer, begin, end)):
+            if f.number in (_EXTERNAL_DATA, _DATA_LOCATION) or i == _MANY:
                 return None
-            if f.number == _RAW_DATA and f.kind == 2:
+            if f.number == _RAW_DATA:
+                if raw is not None or f.kind != 2:
+                    return None
                 raw = f
         if raw is None or raw.end - raw.begin < LARGE:
             return None
-        return [view[begin : raw.start], view[raw.end : end], _entries(buffer.location, raw.begin, raw.end - raw.begin)]
+        _, fields = external(buffer.location, raw.begin, raw.end - raw.begin)
+        return [Region(buffer, begin, raw.start - begin), Region(buffer, raw.end, end - raw.end), *fields]
 
-    parts = _rebuild(view, 0, len(view), "Model", lambda begin, end: end - begin >= LARGE, refer, DEPTH)
-    return bytes(view) if parts is None else b"".join(bytes(p) if isinstance(p, Region) else p for p in parts)
+    parts = _rebuild(buffer, 0, buffer.size, "Model", lambda begin, end: end - begin >= LARGE, refer, DEPTH)
+    return gather(parts or [Region(buffer, 0, buffer.size)])
 
 
 def join(skeleton: bytes) -> list[Chunk]:
-    """The model whose skeleton this is, in pieces; byte for byte what protobuf would write had it held the weights."""
+    """The model of this skeleton, in pieces; byte for byte what protobuf would write if it held the weights."""
     return replace(skeleton, inline)
 
 
 def replace(skeleton: bytes, put: Callable[[Region], Placed]) -> list[Chunk]:
     """The skeleton with the fields of `put(region)`, each at its number's place, where a reference stood."""
-    view = memoryview(skeleton)
     token, marks = TOKEN.encode(), list[int]()
     at = skeleton.find(token)
     while at >= 0:
         marks.append(at)
         at = skeleton.find(token, at + 1)
+    if not marks:
+        return [skeleton]
+    buffer = Buffer(skeleton)
 
     def holds(begin: int, end: int) -> bool:
         i = bisect_left(marks, begin)
         return i < len(marks) and marks[i] < end
 
     def fill(begin: int, end: int) -> list[Chunk] | None:
-        region = Region.of(TensorProto.FromString(view[begin:end]))
+        region = Region.of(TensorProto.FromString(skeleton[begin:end]))
         if region is None:
             return None
         number, fields = put(region)
         head: list[Chunk] = []
         tail: list[Chunk] = []
-        for f in _fields(view, begin, end):
+        for f in _fields(buffer, begin, end):
             if f.number not in (_EXTERNAL_DATA, _DATA_LOCATION):
-                (head if f.number < number else tail).append(view[f.start : f.end])
+                (head if f.number < number else tail).append(skeleton[f.start : f.end])
         return [*head, *fields, *tail]
 
-    if not marks:
-        return [skeleton]
-    return _rebuild(view, 0, len(view), "Model", holds, fill, DEPTH) or [skeleton]
+    return _rebuild(buffer, 0, buffer.size, "Model", holds, fill, DEPTH) or [skeleton]
 
 
 def inline(region: Region) -> Placed:
@@ -118,7 +116,8 @@ def inline(region: Region) -> Placed:
 
 def external(location: str, offset: int, length: int) -> Placed:
     """The fields external_data and data_location for `length` bytes at `offset` of the file `location`."""
-    return _EXTERNAL_DATA, [_entries(location, offset, length)]
+    t = TensorProto(external_data=reference(location, offset, length), data_location=TensorProto.EXTERNAL)
+    return _EXTERNAL_DATA, [t.SerializeToString()]
 
 
 def nothing(_: Region) -> Placed:
@@ -126,13 +125,13 @@ def nothing(_: Region) -> Placed:
     return 0, []
 
 
-def _entries(location: str, offset: int, length: int) -> bytes:
-    t = TensorProto(external_data=reference(location, offset, length), data_location=TensorProto.EXTERNAL)
-    return t.SerializeToString()
+def gather(chunks: Iterable[Chunk]) -> bytes:
+    """The chunks as one piece; bytes of files are read past their maps."""
+    return b"".join(b for c in chunks for b in (c.blocks() if isinstance(c, Region) else (c,)))
 
 
 def _rebuild(
-    view: memoryview,
+    buffer: Buffer,
     begin: int,
     end: int,
     message: str,
@@ -140,11 +139,11 @@ def _rebuild(
     tensor: Callable[[int, int], list[Chunk] | None],
     depth: int,
 ) -> list[Chunk] | None:
-    """The message with its wanted tensors replaced and the lengths around them recomputed; None where nothing changed."""
+    """The message with its wanted tensors replaced and the lengths around them recomputed; None if nothing changed."""
     if not depth:
         raise BadInput(f"messages lie more than {DEPTH} deep in each other", fix="unnest the model's subgraphs")
     children = _CHILDREN[message]
-    fields: Iterable[Field] = _fields(view, begin, end)
+    fields: Iterable[Field] = _fields(buffer, begin, end)
     twice: set[int] = set()
     if message in ("Attribute", "SparseTensor"):
         fields = [*fields]
@@ -159,28 +158,33 @@ def _rebuild(
         if child == "Tensor":
             parts = tensor(f.begin, f.end)
         else:
-            parts = _rebuild(view, f.begin, f.end, child, wanted, tensor, depth - 1)
+            parts = _rebuild(buffer, f.begin, f.end, child, wanted, tensor, depth - 1)
         if parts is not None:
-            out += (view[kept : f.start], _tag(f.number) + _varint(sum(map(len, parts))), *parts)
+            head = _tag(f.number) + _varint(sum(map(len, parts)))
+            out += (Region(buffer, kept, f.start - kept), head, *parts)
             kept = f.end
     if not out:
         return None
-    out.append(view[kept:end])
+    out.append(Region(buffer, kept, end - kept))
     return out
 
 
-def _fields(view: memoryview, at: int, end: int) -> Iterator[Field]:
+def _fields(buffer: Buffer, at: int, end: int) -> Iterator[Field]:
     """The fields of the message in [at, end), in the order of the file."""
+    peek = buffer.peek
     while at < end:
         start = at
-        tag, at = _read(view, at, end)
+        head = peek(at)
+        tag, n = _read(head, 0, at)
         kind = tag & 7
-        begin = at
+        begin = at = start + n
         if kind == 2:
-            length, begin = _read(view, at, end)
+            length, n = _read(head, n, at)
+            begin = start + n
             at = begin + length
         elif kind == 0:
-            _, at = _read(view, at, end)
+            _, n = _read(head, n, at)
+            at = start + n
         elif kind == 5:
             at += 4
         elif kind == 1:
@@ -192,14 +196,14 @@ def _fields(view: memoryview, at: int, end: int) -> Iterator[Field]:
         yield Field(tag >> 3, kind, start, begin, at)
 
 
-def _read(view: memoryview, at: int, end: int) -> tuple[int, int]:
-    """The varint at `at`, and where it ends."""
+def _read(head: memoryview, i: int, at: int) -> tuple[int, int]:
+    """The varint at `head[i]`, and where it ends."""
     x = shift = 0
-    for i in range(at, min(end, at + 10)):
-        b = view[i]
+    for b in head[i : i + PEEK // 2]:
+        i += 1
         x |= (b & 127) << shift
         if b < 128:
-            return x, i + 1
+            return x, i
         shift += 7
     raise _damaged(at)
 
