@@ -10,10 +10,11 @@ import numpy as np
 
 from optimizer.core import facts, transfer
 from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.form import Decline
 from optimizer.core.graph import Graph, Node, Value
 from optimizer.core.rule import Pass, procedure
 from optimizer.core.tensor import Array, Tensor, numpy_dtype, onnx_dtype
-from passes.kernels import evaluate, operand_arrays
+from passes.kernels import evaluate
 
 SMALL = 1024  # bytes: a result up to this size may be larger than its operands
 WORK = 1 << 27  # elements: beyond this, folding would take longer than the model's user expects of a build step
@@ -21,49 +22,90 @@ WORK = 1 << 27  # elements: beyond this, folding would take longer than the mode
 
 @procedure(fidelity=Fidelity.EXACT)
 def constant_value(editor: Editor, graph: Graph) -> None:
-    """f(constants) → the constant it computes"""
-    for n in editor.news("fold.constant_value", graph):
-        if n.domain or not n.inputs or n.bodies or not _constant_inputs(n):
+    """f(constants) → the constant it computes, once for a whole region of such nodes"""
+    nodes = dict.fromkeys(n for n in editor.news("fold.constant_value", graph) if _foldable(n, graph))
+    for n in sorted(nodes, key=lambda n: n.pos):
+        for reader in {u: None for o in n.outputs for u in o.uses if u.graph is graph}:
+            if reader not in nodes and _foldable(reader, graph):
+                nodes[reader] = None
+    regions: dict[Node, list[Node]] = {}  # nodes joined by values between them, or by a constant that both read
+    owner: dict[Value, Node] = {}
+    for n in sorted(nodes, key=lambda n: n.pos):
+        if not all(v is None or v.is_const or v.producer in regions for v in n.inputs):
             continue
-        if not facts.pure(n) or n.op in facts.QUANTIZATION or n.op == "Constant":
+        region = regions[n] = [n]
+        for v in (*n.inputs, *n.outputs):
+            if v is None or (v.is_const and v.tensor is not None and v.tensor.nbytes <= SMALL):
+                continue
+            other = regions[owner.setdefault(v, n)]
+            if other is not region:
+                small, large = sorted((region, other), key=len)
+                large += small
+                for m in small:
+                    regions[m] = large
+                region = large
+    for region in {id(r): r for r in regions.values()}.values():
+        _fold(editor, sorted(region, key=lambda n: n.pos))
+
+
+def _foldable(n: Node, graph: Graph) -> bool:
+    """Whether n could be folded if all its inputs were constants; cheap, and most nodes fail at once."""
+    for v in n.inputs:
+        if v is not None and not v.is_const and (v.is_input or v.producer is None or v.graph is not graph):
+            return False
+    return bool(n.inputs) and not n.domain and n.op not in _NEVER and not n.bodies and facts.pure(n)
+
+
+_NEVER = facts.QUANTIZATION | {"Constant"}
+
+
+def _fold(editor: Editor, region: list[Node]) -> None:
+    """Evaluate a region in order and keep what its other readers read."""
+    made: dict[Value, Array] = {}
+    done: set[Node] = set()
+    for n in region:
+        if not all(v is None or v.is_const or v in made for v in n.inputs) or _grows(n, made):
             continue
-        if sum(v.tensor.size for v in n.inputs if v is not None and v.tensor is not None) > WORK or _grows(n):
-            continue
-        results = evaluate(n, operand_arrays(n))
+        results = evaluate(n, lambda v: made[v] if v in made else v.const)
         if results is None or len(results) != len(n.outputs):
             continue
-        old: list[Value] = []
-        new: list[Array | Value] = []
-        for o, x in zip(n.outputs, results):
-            if not o.uses and not o.is_output:
-                continue
-            if not _plausible(o, x) or _too_large(n, x):
-                break
-            old.append(o)
-            new.append(editor.op.Constant(value=Tensor.of(x)) if o.is_output else x)
-        else:
-            if old:
-                editor.replace(old, new, shape="computed")
+        if all(_plausible(o, x) for o, x in zip(n.outputs, results) if o.uses or o.is_output):
+            made.update(zip(n.outputs, results))
+            done.add(n)
+    kept = [v for v in made if v.is_output or any(u not in done for u in v.uses)]
+    if not kept:
+        return
+    given = {v: None for n in done for v in n.inputs if v is not None and v.is_const and v.tensor is not None}
+    limit = max(SMALL * len(kept), 1.01 * sum(v.tensor.nbytes for v in given if v.tensor is not None))
+    if sum(made[v].nbytes for v in kept) <= limit and _keep(editor, kept, made):
+        return
+    for v in kept:  # not all at once: what pays by itself
+        own = (
+            sum(x.tensor.nbytes for x in v.producer.inputs if x is not None and x.is_const and x.tensor)
+            if v.producer
+            else 0
+        )
+        if made[v].nbytes <= max(SMALL, 1.01 * own):
+            _keep(editor, [v], made)
 
 
-def _constant_inputs(n: Node) -> bool:
-    return all(v is None or (v.tensor is not None and not v.is_input) for v in n.inputs)
+def _keep(editor: Editor, values: list[Value], made: dict[Value, Array]) -> bool:
+    new = [editor.op.Constant(value=Tensor.of(made[v])) if v.is_output else made[v] for v in values]
+    return editor.replace(values, new, shape="computed")
 
 
-def _grows(n: Node) -> bool:
-    """Whether the result is known to be too large before it is computed."""
+def _grows(n: Node, made: dict[Value, Array]) -> bool:
+    """Whether a result is known to be out of proportion before it is computed."""
     d = n.output.dims
-    if n.op not in facts.LAZY or d is None:
-        return False
+    if d is None:
+        return n.op in facts.LAZY
     size = 1
     for x in d:
         size *= x if isinstance(x, int) else WORK
-    return size > max(SMALL, 2 * sum(v.tensor.size for v in n.inputs if v is not None and v.tensor is not None))
-
-
-def _too_large(n: Node, x: Array) -> bool:
-    given = sum(v.tensor.nbytes for v in n.inputs if v is not None and v.tensor is not None)
-    return x.nbytes > SMALL and x.nbytes > 1.01 * given
+    if size > WORK:
+        return True
+    given = sum(made[v].size if v in made else v.tensor.size if v.tensor else 0 for v in n.inputs if v is not None)
+    return n.op in facts.LAZY and size > max(SMALL, 2 * given)
 
 
 def _plausible(o: Value, x: Array) -> bool:
@@ -89,4 +131,19 @@ def known_value(editor: Editor, graph: Graph) -> None:
                 editor.replace([o], [new], shape="known to the analysis")
 
 
-FOLD = Pass("fold", (constant_value, known_value))
+@procedure(fidelity=Fidelity.EXACT)
+def cast_like(editor: Editor, graph: Graph) -> None:
+    """CastLike(x, y) → Cast(x, to = dtype of y)"""
+    for n in editor.news("fold.cast_like", graph):
+        if n.op != "CastLike" or n.domain or n.inputs[1] is None or not n.inputs[1].dtype:
+            continue
+        x = n.inputs[0]
+        try:
+            y = editor.op.Cast(x, to=n.inputs[1].dtype, **{k: a for k, a in n.attributes.items() if k != "to"})
+        except Decline as e:
+            editor.no(str(e))
+            continue
+        editor.replace([n.output], [y], shape="Cast keeps the shape")
+
+
+FOLD = Pass("fold", (cast_like, constant_value, known_value))

@@ -1,4 +1,4 @@
-"""What constant folding computes: numpy for the common ops, onnx.reference for the rest; never the runtime, whose bits differ by CPU.
+"""What constant folding computes: numpy for the common ops, onnx.reference for the rest; never the runtime.
 
 Floating-point arithmetic is done in float64 and rounded once to the op's own dtype, so that a folded constant is the
 correctly rounded result of the equation. Sources: the ONNX operators' definitions.
@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from optimizer.core import form
 from optimizer.core.form import attribute
-from optimizer.core.graph import Node, attribute_proto
+from optimizer.core.graph import Node, Value, attribute_proto
 from optimizer.core.tensor import Array, Tensor, numpy_dtype
 
 Arrays = list[Array | None]
@@ -26,25 +26,30 @@ _LOW = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 # ops of which onnx.reference departs from the specification or from every runtime: left as they are
 DISTRUSTED = frozenset(
-    "BatchNormalization DFT Resize Upsample CastLike ImageDecoder Multinomial TfIdfVectorizer".split()
+    ["BatchNormalization", "DFT", "Resize", "Upsample", "CastLike", "ImageDecoder", "Multinomial", "TfIdfVectorizer"]
 )
 
 
-def evaluate(node: Node, operands: Arrays) -> list[Array] | None:
-    """The outputs of `node` for these operands (newest form); None where nothing here is trusted to compute them."""
+def evaluate(node: Node, array: Callable[[Value], Array | None]) -> list[Array] | None:
+    """The outputs of `node` where its inputs have these arrays; None where nothing here is trusted to compute them.
+
+    A runtime's answer would differ by CPU; numpy's and the reference's do not.
+    """
     kernel = _KERNELS.get(node.op)
     with np.errstate(all="ignore"):
-        if kernel is not None and all(x is None or x.dtype.kind in "fiubV" for x in operands):
-            try:
-                out = kernel(node, operands)
-            except (ValueError, IndexError, TypeError, KeyError):
-                out = None
-            if out is not None:
-                return out if isinstance(out, list) else [out]
-        return _by_reference(node)
+        if kernel is not None:
+            operands = [None if v is None else v.const if v.graph is None else array(v) for v in form.operands(node)]
+            if all(x is None or x.dtype.kind in "fiubV" for x in operands):
+                try:
+                    out = kernel(node, operands)
+                except (ValueError, IndexError, TypeError, KeyError):
+                    out = None
+                if out is not None:
+                    return out if isinstance(out, list) else [out]
+        return _by_reference(node, array)
 
 
-def _by_reference(node: Node) -> list[Array] | None:
+def _by_reference(node: Node, array: Callable[[Value], Array | None]) -> list[Array] | None:
     """One onnx.reference run of the node as it is spelled (about .4 ms)."""
     if node.op in DISTRUSTED or node.graph is None:
         return None
@@ -53,16 +58,13 @@ def _by_reference(node: Node) -> list[Array] | None:
     for i, v in enumerate(node.inputs):
         p.input.append(f"i{i}" if v is not None else "")
         if v is not None:
-            feeds[f"i{i}"] = v.const
-    p.output.extend(f"o{i}" for i, o in enumerate(node.outputs))
+            feeds[f"i{i}"] = array(v)
+    p.output.extend(f"o{i}" for i, _ in enumerate(node.outputs))
     p.attribute.extend(attribute_proto(k, a) for k, a in node.attributes.items())
+    inputs = [onnx.helper.make_value_info(k, onnx.TypeProto()) for k in feeds]
+    outputs = [onnx.helper.make_value_info(o, onnx.TypeProto()) for o in p.output]
     model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [p],
-            "fold",
-            [onnx.helper.make_value_info(k, onnx.TypeProto()) for k in feeds],
-            [onnx.helper.make_value_info(o, onnx.TypeProto()) for o in p.output],
-        ),
+        onnx.helper.make_graph([p], "fold", inputs, outputs),
         opset_imports=[onnx.helper.make_opsetid("", node.graph.opset)],
     )
     try:
@@ -180,11 +182,11 @@ def _cast(n: Node, xs: Arrays) -> Array | None:
     if x.dtype.kind in "fV" and to.kind in "iu" and not np.isfinite(x.astype(np.float64)).all():
         return None  # undefined, and every runtime has an answer of its own
     plain = "fiub"
-    if (
-        to.kind in plain
-        and x.dtype.kind in plain
-        or {x.dtype, to} <= {*_LOW, np.dtype(np.float32), np.dtype(np.float64)}
-    ):
+    if (to.kind in plain and x.dtype.kind in plain) or {x.dtype, to} <= {
+        *_LOW,
+        np.dtype(np.float32),
+        np.dtype(np.float64),
+    }:
         return x.astype(to)
     return None
 
@@ -295,8 +297,3 @@ _KERNELS["ReduceMean"] = _reduction(
 
 def _refuse(x: Array) -> Array:
     raise ValueError
-
-
-def operand_arrays(node: Node) -> Arrays:
-    """The constant operands of a node in the newest form."""
-    return [v.const if v is not None else None for v in form.operands(node)]

@@ -1,13 +1,11 @@
-"""One spelling for what files spell in many ways: constants are initializers, names are unique, CastLike is Cast."""
+"""One spelling for what files spell in many ways: calls are inlined, constants are initializers, names are unique."""
 
 from __future__ import annotations
-
 
 import numpy as np
 from onnx.inliner import inline_local_functions
 
 from optimizer.core.edit import Editor, Fidelity
-from optimizer.core.form import Decline
 from optimizer.core.graph import Graph, Node, lower
 from optimizer.core.rule import Pass, procedure
 from optimizer.core.tensor import Tensor
@@ -69,25 +67,10 @@ def _value(n: Node) -> Tensor | None:
 
 
 @procedure(fidelity=Fidelity.EXACT)
-def cast_like(editor: Editor, graph: Graph) -> None:
-    """CastLike(x, y) → Cast(x, to = dtype of y)"""
-    for n in graph:
-        if n.op != "CastLike" or n.domain or n.inputs[1] is None or not n.inputs[1].dtype:
-            continue
-        x = n.inputs[0]
-        try:
-            y = editor.op.Cast(x, to=n.inputs[1].dtype, **{k: a for k, a in n.attributes.items() if k != "to"})
-        except Decline as e:
-            editor.no(str(e))
-            continue
-        editor.replace([n.output], [y], shape="Cast keeps the shape")
-
-
-@procedure(fidelity=Fidelity.EXACT)
 def fixed_initializer(editor: Editor, graph: Graph) -> None:
     """at IR 3 an initializer that is listed among the inputs cannot be overridden → it leaves the inputs"""
     if editor.model.proto.ir_version < 4:
         editor.fix_initializers(graph)
 
 
-NORMALIZE = Pass("normalize", (inline_function, unique_names, fixed_initializer, constant, cast_like))
+NORMALIZE = Pass("normalize", (inline_function, unique_names, fixed_initializer, constant))

@@ -13,8 +13,10 @@ from optimizer.core import form, transfer
 from optimizer.core.dims import Dim, Dims
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.form import Decline
-from optimizer.core.graph import Graph, Value
+from optimizer.core.graph import Graph, Node, Value
 from optimizer.core.rule import procedure
+
+INT64 = 7
 
 
 @procedure(fidelity=Fidelity.EXACT)
@@ -99,25 +101,59 @@ def _respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) ->
 
 @procedure(fidelity=Fidelity.EXACT)
 def shape_of(editor: Editor, graph: Graph) -> None:
-    """a vector computed from dims that is the shape of a value at hand → Shape of that value"""
-    made: dict[tuple[Dim, ...], Value] = {}
-    for n in graph:
-        if n.op == "Shape" and not n.domain and n.output.known is not None and n.inputs[0] is not None:
-            made.setdefault(tuple(n.output.known), n.output)
+    """dims i … j of x, gathered one by one → Shape(x, start=i, end=j); before opset 15, one Gather of Shape(x)"""
     for n in graph:
         y = n.output if n.outputs else None
-        if (
-            y is None
-            or n.op in ("Shape", "Constant")
-            or n.domain
-            or y.known is None
-            or y.known.ndim != 1
-            or y.dtype != 7
-        ):
+        if y is None or n.op not in _CARRIES or n.domain or y.known is None or y.known.ndim != 1 or y.dtype != INT64:
             continue
-        whole = made.get(tuple(y.known))
-        if whole is not None and whole is not y and any(not isinstance(d, int) for d in y.known):
-            editor.replace([y], [whole], shape="the same dims")
+        want = tuple(y.known)
+        if any(d is None for d in want) or all(isinstance(d, int) for d in want):
+            continue
+        for shape in _shapes_above(y):
+            x = shape.inputs[0]
+            if x is None or x.dims is None or (at := _run(want, x.dims)) is None:
+                continue
+            if (
+                at == 0
+                and len(want) == len(x.dims)
+                and shape.output.known is not None
+                and len(shape.output.known) == len(want)
+            ):
+                editor.replace([y], [shape.output], shape="the same dims")
+            elif graph.opset >= 15:
+                editor.replace([y], [editor.op.Shape(x, start=at, end=at + len(want))], shape="the same dims")
+            elif n.op == "Unsqueeze" and len(want) == 1 and not shape.attributes:
+                one = editor.op.Gather(shape.output, np.asarray([at], np.int64), axis=0)
+                editor.replace([y], [one], shape="the same dim")
+            break
+
+
+_CARRIES = frozenset(("Unsqueeze", "Gather", "Slice", "Concat", "Squeeze", "Cast", "Reshape"))
+
+
+def _shapes_above(y: Value) -> list[Node]:
+    """Shape nodes that y is computed of by selecting and joining alone."""
+    out: dict[Node, None] = {}
+    todo, seen = [y], set[Value]()
+    while todo and len(seen) < 32:
+        v = todo.pop()
+        n = v.producer
+        if v in seen or n is None or n.domain:
+            continue
+        seen.add(v)
+        if n.op == "Shape":
+            out[n] = None
+        elif n.op in _CARRIES:
+            todo += [x for x in n.inputs if x is not None]
+    return list(out)
+
+
+def _run(want: tuple[Dim, ...], dims: Dims) -> int | None:
+    """Where `want` stands in `dims`, or None."""
+    for i in range(len(dims) - len(want) + 1):
+        if dims[i : i + len(want)] == want:
+            return i
+    return None
 
 
 @procedure(fidelity=Fidelity.EXACT)
