@@ -1,8 +1,8 @@
 """One form, many opsets: rules read operands and defaults of the newest opset, whatever the graph's own is.
 
-Operands that some opset turned from attributes into inputs are inputs (`operands`); constant axes are taken modulo rank;
-an absent attribute has its opset's default, or the newest one's where that opset has none (`attribute`); `spell` writes
-an operation back as the graph's own opset wants it. Source: onnx.defs changelog.
+Operands that some opset turned from attributes into inputs are inputs (`operands`); constant axes are taken modulo
+rank; an absent attribute has its opset's default, or the newest one's where that opset has none (`attribute`); `spell`
+writes an operation back as the graph's own opset wants it. Source: onnx.defs changelog.
 """
 
 from __future__ import annotations
@@ -60,13 +60,21 @@ def schema(op: str, opset: int, domain: str = "") -> defs.OpSchema | None:
     return None if s.deprecated else s
 
 
+@lru_cache(None)
+def optional_output(op: str, opset: int, domain: str, index: int) -> bool:
+    """Whether the op may leave this output out."""
+    s = schema(op, opset, domain)
+    return s is not None and index < len(s.outputs) and s.outputs[index].option == s.outputs[index].option.Optional
+
+
 def newest() -> int:
     """The newest opset of the installed onnx."""
     return defs.onnx_opset_version()
 
 
 @lru_cache(None)
-def _defaults(op: str, opset: int, domain: str) -> dict[str, Attribute]:
+def defaults(op: str, opset: int, domain: str) -> dict[str, Attribute]:
+    """Attributes' defaults at this opset, and the newest one's where it has none."""
     out: dict[str, Attribute] = {}
     for version in (newest(), opset) if domain == "" else (opset,):
         s = schema(op, version, domain)
@@ -83,7 +91,7 @@ def attribute(node: Node, name: str) -> Attribute | None:
         return x
     model = node.graph.model if node.graph is not None else None
     opset = newest() if model is None else model.opsets.get(node.domain, newest())
-    return _defaults(node.op, opset, node.domain).get(name)
+    return defaults(node.op, opset, node.domain).get(name)
 
 
 def constant(array: Any) -> Value:
