@@ -7,7 +7,7 @@ rule needs rollback; every committed edit keeps its inverse steps, so `undo` res
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,11 +15,11 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from optimizer.core import form, transfer
 from optimizer.core.form import Decline, constant
-from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, encloses, lift, use
+from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, lift, use
 from optimizer.core.target import PORTABLE, Target
 from optimizer.core.tensor import Tensor, numpy_dtype
 
@@ -116,13 +116,13 @@ class Editor:
         self.fidelity, self.evidence = Fidelity.EXACT, Evidence.LAW
         self.touched: list[Node] = []  # nodes whose surroundings changed, in the order of the edits
         self._seen: dict[tuple[str, Graph], int] = {}
-        self.bytes = sum(t.nbytes for t in _weights(model))
+        self.bytes = _weight(model.graph)
         self.limit = int(self.bytes * budget) + 512
 
     @contextmanager
     def under(
         self, rule: str, fidelity: Fidelity = Fidelity.EXACT, evidence: Evidence = Evidence.LAW
-    ) -> Iterator[Editor]:
+    ) -> Generator[Editor]:
         """Edits inside are logged under this rule."""
         was = self.rule, self.fidelity, self.evidence
         self.rule, self.fidelity, self.evidence = rule, fidelity, evidence
@@ -229,43 +229,31 @@ class Editor:
             shape: why the shapes are equal where that is not provable from dims (a computed constant, an identity).
             note: kept in the log.
         """
-        model = self.model
-        pairs: list[tuple[Value, Value]] = []
-        for a, b in zip(old, new):
-            if not isinstance(b, Value):
-                b = constant(b)
-            if a is not b:
-                pairs.append((a, b))
+        pairs = [(a, b if isinstance(b, Value) else constant(b)) for a, b in zip(old, new, strict=True)]
+        pairs = [(a, b) for a, b in pairs if a is not b]
         if not pairs:
             return self.no("nothing to replace")
+        olds = dict(pairs)
         g = pairs[0][0].graph
-        olds = {a for a, _ in pairs}
         if g is None or any(a.graph is not g for a in olds):
             return self.no("replaces values of two graphs, or of none")
+        if len(olds) < len(pairs) or any(b in olds for _, b in pairs):
+            return self.no("replaces a value twice")
         if any(a.is_input for a in olds):
             return self.no("replaces an input")
+        if any(map(_lost, olds)):
+            return self.no("replaces a value that is gone")
 
         staged, leaves = _staged(pairs)
-
-        # scopes: everything read must be visible from g
+        fresh = [v for v in leaves if v.graph is None]
+        if any(v.tensor is None for v in fresh):
+            return self.no("reads a value that nothing makes")
         for v in leaves:
-            if v.graph is not None and v.graph is not g and not encloses(v.graph, g):
-                return self.no("reads a value of an inner scope")
-
-        # type, and shape
+            if v.graph is not None and (why := _unreadable(v, g)):
+                return self.no(why)
         for a, b in pairs:
-            if a.dtype != b.dtype and ((a.dtype and b.dtype) or not shape):
-                return self.no("type differs" if a.dtype and b.dtype else "type not proven")
-            if (a.type is not None or b.type is not None) and not shape:
-                return self.no("type not proven")
-            x, y = a.dims, b.dims
-            if x is not None and y is not None:
-                if x == y:
-                    continue
-                if len(x) != len(y) or any(type(d) is int and type(e) is int and d != e for d, e in zip(x, y)):
-                    return self.no("shape differs")
-            if not shape:
-                return self.no("shape not proven")
+            if why := _differ(a, b, bool(shape)):
+                return self.no(why)
 
         # gone: the dead closure from old; what the new side reads stays alive
         gone: dict[Node, None] = {}
@@ -280,200 +268,234 @@ class Editor:
             else:
                 gone[n] = None
                 todo += [v.producer for v in n.reads() if v.producer is not None]
-        for n in must_go:
-            if n not in gone:
-                return self.no("an inner value is used elsewhere")
+        if any(n not in gone for n in must_go):
+            return self.no("an inner value is used elsewhere")
 
-        # outputs keep their names, and are made by a node
-        for a, b in pairs:
-            if not a.is_output:
-                continue
+        # outputs keep their names, and are made by a node of their graph
+        outputs = [(a, b) for a, b in pairs if a.is_output]
+        for a, b in outputs:
             if b.tensor is not None:
                 return self.no("a graph output would be a constant")
             if b.graph is not None and (b.graph is not g or b.is_input or b.is_output):
                 return self.no("a graph output would need an Identity")
             if a in leaves:
                 return self.no("an output that the new side reads would need another name")
-        if len({b for a, b in pairs if a.is_output}) != sum(a.is_output for a, _ in pairs):
+        if len({b for _, b in outputs}) < len(outputs):
             return self.no("one value would be two outputs")
 
-        # order: behind the last leaf, before the first reader that stays
+        # order: behind the last leaf, before the first reader that stays; else the leaves' makers are pulled up
         readers: dict[Node, None] = {}
         for a in olds:
             for u in a.uses:
                 r = anchor(u, g)
                 if r is not None and r not in gone:
                     readers[r] = None
-        high = min((r.pos for r in readers), default=None)
+        first = min(readers, key=_pos, default=None)
         after: Node | Graph = g
         for v in leaves:
             p = v.producer
             if p is not None and p.graph is g and p.pos > after.pos:
                 after = p
-        moves: list[Node] = []
-        if high is not None and after is not g and after.pos >= high:
-            met: set[Node] = set()
+        moves: set[Node] = set()
+        if first is not None and after.pos >= first.pos:
             todo = [v.producer for v in leaves if v.producer is not None]
             while todo:
                 n = todo.pop()
-                if n in met or n.graph is not g or n.pos < high:
+                if n in moves or n.graph is not g or n.pos < first.pos:
                     continue
                 if n in readers:
                     return self.no("cycle")
-                met.add(n)
+                moves.add(n)
                 todo += [v.producer for v in n.reads() if v.producer is not None]
-            moves = sorted(met, key=_pos)
+        elif gone:  # as late as may be, so that order stays close to the old one
+            last = max(gone, key=_pos)
+            if last.pos > after.pos and (first is None or last.pos < first.pos):
+                after = last
 
-        # bytes
-        fresh = [v for v in leaves if v.graph is None]
-        if fresh:
-            freed = sum(
-                v.tensor.nbytes
-                for v in {**dict.fromkeys(olds), **{v: None for n in gone for v in n.reads()}}
-                if v.is_const and v.tensor is not None and v not in leaves and not v.is_output
-                and (v in olds or all(anchor(u, g) in gone for u in v.uses))
-            )  # fmt: skip
-            freed += sum(
-                t.nbytes for n in gone for t in n.attributes.values() if n.op == "Constant" and isinstance(t, Tensor)
-            )
-            growth = sum(v.tensor.nbytes for v in fresh if v.tensor is not None) - freed
+        growth = sum(v.tensor.nbytes for v in fresh if v.tensor is not None) + sum(map(_held, staged))
+        if growth:
+            growth -= sum(map(_held, gone))
+            read = {**olds, **{v: None for n in gone for v in n.reads()}}
+            for v in read:
+                if v.tensor is not None and v not in leaves and not v.is_input and not v.is_output:
+                    if v in olds or all(anchor(u, g) in gone for u in v.uses):
+                        growth -= v.tensor.nbytes
             if growth > 0 and self.bytes + growth > self.limit:
                 return self.no("bytes over budget")
-        else:
-            growth = 0
 
-        before = [a.name for a, _ in pairs]
-        proposal_id = len(self.log) + 1
-        if self.gate is not None:
-            why = self.gate(
-                self, Proposal(proposal_id, self.rule, g, tuple(pairs), tuple(gone), tuple(staged), tuple(leaves))
-            )
-            if why:
-                return self.no(why)
+        proposal = Proposal(
+            len(self.log) + 1, self.rule, g, tuple(pairs), tuple(gone), tuple(staged), tuple(leaves)
+        )  # fmt: skip
+        if self.gate is not None and (why := self.gate(self, proposal)):
+            return self.no(why)
+        self._commit(proposal, first, after, sorted(moves, key=_pos), note)
+        self.touched += staged
+        self.touched += readers
+        return True
 
-        # commit, with a journal of inverse steps
+    def _commit(self, p: Proposal, first: Node | None, after: Node | Graph, moves: list[Node], note: str) -> None:
+        """Link the new nodes behind `after` (`moves` before the `first` reader), rewire, take out what is gone."""
+        model, g = self.model, p.graph
+        names = [a.name for a, _ in p.equal]
+        outputs = {a for a, _ in p.equal if a.is_output}
+        leaves, gone, own = set(p.leaves), set(p.gone), set(p.new)
         journal: list[tuple[Any, ...]] = []
         renamed: list[tuple[str, str]] = []
-        if growth:
-            journal.append((_set_bytes, self, self.bytes))
-            self.bytes += growth
         _touch(g, journal)
         if moves:
-            at: Node | Graph = min(readers, key=_pos).prev
+            assert first is not None
+            after = first.prev
             for n in moves:
                 was = n.prev
                 g.unlink(n)
-                g.link(n, at)
-                at = n
-                journal.append((_move, g, n, was))
-            after = moves[-1]
-        elif gone:  # as late as may be, so that order stays close to the old one
-            last = max(gone, key=_pos)
-            if last.pos > after.pos and (high is None or last.pos < high):
-                after = last
-        taken = {b: a for a, b in reversed(pairs) if a not in leaves}
-        for v in fresh:
-            v.graph = g
-            v.name = taken[v].name if v in taken else model.fresh_name(self.rule or "const")
-            g.initializers[v] = None
-            journal.append((_forget, g, v))
-        if staged:
-            stem = f"{self.rule or 'edit'}_{proposal_id}"
-            for k, n in enumerate(staged):
                 g.link(n, after)
                 after = n
-                n.name = stem if k == 0 else f"{stem}_{k + 1}"
-                while n.name in model.node_names:
-                    n.name += "_"
-                model.node_names.add(n.name)
-                for o in n.outputs:
-                    o.graph = g
-                attach(n)
-                for b in n.bodies:
-                    b.touched = True
-                journal.append((_unlink, g, n))
-        own = set(staged)
-        for a, b in pairs:
+                journal.append((_move, g, n, was))
+        for v in p.leaves:
+            if v.graph is None:
+                assert v.tensor is not None
+                v.graph = g
+                g.initializers[v] = None
+                self.bytes += v.tensor.nbytes
+                journal.append((self._forget, v))
+        stem = f"{self.rule or 'edit'}_{p.id}"
+        for k, n in enumerate(p.new):
+            g.link(n, after)
+            after = n
+            n.name = stem if k == 0 else f"{stem}_{k + 1}"
+            while n.name in model.node_names:
+                n.name += "_"
+            model.node_names.add(n.name)
+            for o in n.outputs:
+                o.graph = g
+            attach(n)
+            for b in n.bodies:
+                b.touched = True
+            self.bytes += _held(n)
+            journal.append((self._unlink, n))
+
+        for a, b in p.equal:
             for r in list(a.uses):
                 if r in own or r in gone:
                     continue
                 k = a.uses[r]
                 ins = r.inputs
                 r.inputs = [b if x is a else x for x in ins]
-                direct = sum(x is a for x in ins)
                 use(a, r, -k)
                 use(b, r, k)
                 journal.append((_rewire, r, ins, a, b, k, r.dirty))
                 r.dirty = True
-                if k != direct or r.graph is not g:
+                if r.graph is not g or r.bodies:
                     _rewire_bodies(r, a, b, journal)
-            if a.is_output:
+            if a in outputs:
                 journal.append((_output, g, list(g.outputs), a, b))
                 g.outputs[:] = [b if x is a else x for x in g.outputs]
                 a.is_output, b.is_output = False, True
-            if a not in leaves:
-                if (b.producer in own and not b.name) or (b.is_output and b.name != a.name):
-                    was = b.name
-                    if was:
-                        renamed.append((was, a.name))
-                    _rename(b, a.name, journal)
-                    if a.producer is not None and a.producer not in gone:
-                        _rename(a, model.fresh_name(self.rule or "value"), journal)
-                if (b.graph is g and b.producer in own) or not b.name:
-                    _hand_on(a, b)
-        for n in gone:
-            was = n.prev
-            attach(n, -1)
-            g.unlink(n)
-            journal.append((_relink, g, n, was))
-            for v in n.reads():
-                if v.tensor is not None and not v.uses:
-                    _bury(v, journal)
-        for a in olds:
-            if a.tensor is not None and not a.uses and not a.is_output:
-                _bury(a, journal)
-        for n in staged:
-            for o in n.outputs:
-                if not o.name:
+            if b.producer in own:
+                _hand_on(a, b)
+        # the new value takes the name, unless it has one and need not change it; an output's name comes first
+        for a, b in p.equal if len(p.equal) == 1 else sorted(p.equal, key=lambda pair: pair[0] not in outputs):
+            if a in leaves or (b.name and a not in outputs):
+                continue
+            if b.name:
+                renamed.append((b.name, a.name))
+                _rename(b, a.name, journal)
+            else:
+                b.name = a.name
+            if a.producer is not None and a.producer not in gone:
+                _rename(a, model.fresh_name(self.rule or "value"), journal)
+        for n in p.gone:
+            self._take(n, journal)
+        for a, _ in p.equal:
+            if a.tensor is not None and not a.uses:
+                self._bury(a, journal)
+        for v in p.leaves:
+            if not v.name:
+                v.name = model.fresh_name(self.rule or "const")
+        for n in p.new:
+            for i, o in enumerate(n.outputs):
+                if not o.name and (o.uses or not form.optional_output(n.op, model.opsets.get(n.domain, 0), n.domain, i)):
                     o.name = model.fresh_name(self.rule or "value")
         self.log.append(
             Edit(
-                proposal_id, self.phase, self.rule, self.fidelity, self.evidence, g, tuple(pairs),
-                tuple((was, b.name) for was, (_, b) in zip(before, pairs)),
-                tuple(gone), tuple(staged), tuple(renamed), note, tuple(journal),
+                p.id, self.phase, self.rule, self.fidelity, self.evidence, g, p.equal,
+                tuple((was, b.name) for was, (_, b) in zip(names, p.equal)),
+                p.gone, p.new, tuple(renamed), note, tuple(journal),
             )
         )  # fmt: skip
-        self.touched += staged
-        self.touched += readers
-        return True
 
     def remove(self, nodes: Sequence[Node], *, initializers: Sequence[Value] = ()) -> bool:
-        """Remove nodes (of one graph) whose outputs nobody reads, and initializers likewise."""
-        for n in nodes:
-            for o in n.outputs:
-                if o.is_output or any(anchor(u, n.graph) not in nodes for u in o.uses if n.graph is not None):
-                    return self.no("still read")
-        if any(v.uses or v.is_output or v.is_input for v in initializers):
-            return self.no("still read")
+        """Remove nodes of one graph whose outputs only they read, and initializers that nobody reads."""
+        gone = dict.fromkeys(nodes)
         g = nodes[0].graph if nodes else initializers[0].graph if initializers else None
         if g is None:
             return self.no("nothing to remove")
+        if any(n.graph is not g for n in gone) or any(_lost(o) for n in gone for o in n.outputs):
+            return self.no("removes nodes of two graphs, or what is gone")
+        if any(o.is_output or any(anchor(u, g) not in gone for u in o.uses) for n in gone for o in n.outputs):
+            return self.no("still read")
+        if any(v.uses or v.is_output or v.is_input or v.tensor is None for v in initializers):
+            return self.no("still read")
+        proposal = Proposal(len(self.log) + 1, self.rule, g, (), tuple(gone), (), ())
+        if self.gate is not None and (why := self.gate(self, proposal)):
+            return self.no(why)
         journal: list[tuple[Any, ...]] = []
         _touch(g, journal)
-        for n in sorted(nodes, key=_pos, reverse=True):
-            was = n.prev
-            attach(n, -1)
-            g.unlink(n)
-            journal.append((_relink, g, n, was))
-            for v in n.reads():
-                if v.tensor is not None and not v.uses:
-                    _bury(v, journal)
-                if v.producer is not None:
-                    self.touched.append(v.producer)
+        for n in sorted(gone, key=_pos, reverse=True):
+            self._take(n, journal)
+            self.touched += [v.producer for v in n.reads() if v.producer is not None]
         for v in initializers:
-            _bury(v, journal)
-        self._log(g, gone=nodes, note=", ".join(v.name for v in initializers[:8]), journal=journal)
+            self._bury(v, journal)
+        self._log(g, gone=tuple(gone), note=", ".join(v.name for v in initializers[:8]), journal=journal)
         return True
+
+    def _take(self, n: Node, journal: list[tuple[Any, ...]]) -> None:
+        """Take a node out of its graph, and the constants that only it read."""
+        g, was, held = n.graph, n.prev, _held(n)
+        assert g is not None
+        attach(n, -1)
+        g.unlink(n)
+        self.bytes -= held
+        journal.append((self._put_back, g, n, was, held))
+        for v in n.reads():
+            if v.tensor is not None and not v.uses:
+                self._bury(v, journal)
+
+    def _bury(self, v: Value, journal: list[tuple[Any, ...]]) -> None:
+        g = v.graph
+        if g is not None and v.tensor is not None and v not in g.dead and not v.is_input and not v.is_output:
+            _touch(g, journal)
+            g.dead.add(v)
+            self.bytes -= v.tensor.nbytes
+            journal.append((self._exhume, v))
+
+    # inverse steps
+
+    def _put_back(self, g: Graph, n: Node, was: Any, held: int) -> None:
+        g.link(n, was)
+        attach(n)
+        self.bytes += held
+
+    def _exhume(self, v: Value) -> None:
+        assert v.graph is not None and v.tensor is not None
+        v.graph.dead.discard(v)
+        self.bytes += v.tensor.nbytes
+
+    def _forget(self, v: Value) -> None:
+        assert v.graph is not None and v.tensor is not None
+        v.graph.initializers.pop(v)
+        self.bytes -= v.tensor.nbytes
+        v.graph, v.name = None, ""
+
+    def _unlink(self, n: Node) -> None:
+        g = n.graph
+        assert g is not None
+        attach(n, -1)
+        g.unlink(n)
+        g.model.node_names.discard(n.name)
+        self.bytes -= _held(n)
+        for o in n.outputs:
+            o.graph, o.name = None, ""
 
     def rename(self, values: Sequence[Value]) -> None:
         """Give values names that no other value of the model has."""
@@ -504,6 +526,17 @@ class Editor:
         self._log(graph, note=f"{len(fixed)} initializers", journal=journal)
         return True
 
+    def set_opset(self, to: int) -> None:
+        """The model says that it is of this opset of ai.onnx (and of an IR that may hold it); one edit.
+
+        Whatever that opset spells or means otherwise must be replaced at once (`passes.quantize.opset`).
+        """
+        model = self.model
+        was = model.opsets[""], model.proto.ir_version
+        model.opsets[""] = to
+        model.proto.ir_version = max(was[1], helper.OP_SET_ID_VERSION_MAP["ai.onnx", to])
+        self._log(model.graph, note=f"opset {was[0]} → {to}", journal=[(_set_versions, model, *was)])
+
     def adopt(self, proto: ModelProto, note: str, gone: Sequence[Node] = ()) -> None:
         """Go on with a model that someone else made of this one; one opaque edit.
 
@@ -511,11 +544,12 @@ class Editor:
             BadInput: the proto is no valid graph.
         """
         model, new = self.model, lift(proto)
-        journal = [(_restore, model, {k: getattr(model, k) for k in _ADOPTED})]
+        journal = [(_restore, model, {k: getattr(model, k) for k in _ADOPTED}), (_set_bytes, self, self.bytes)]
         for k in _ADOPTED:
             setattr(model, k, getattr(new, k))
         for g in model.graphs():
             g.model = model
+        self.bytes = _weight(model.graph)
         self._seen.clear()
         self.touched.clear()
         self._log(model.graph, gone=gone, note=note, journal=journal)
@@ -551,8 +585,12 @@ class Editor:
     def undo(self, to: int = 0) -> None:
         """Back to the state after edit `to` (0: before every edit)."""
         while len(self.log) > to:
-            for f, *args in reversed(self.log.pop().journal):
+            edit = self.log.pop()
+            for f, *args in reversed(edit.journal):
                 f(*args)
+            self.touched += edit.gone
+            for a, _ in edit.equal:
+                self.touched += a.uses
 
 
 def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Value, None]]:
@@ -565,7 +603,7 @@ def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Valu
         while stack:
             v, done = stack.pop()
             p = v.producer
-            if p is None or p.graph is not None:
+            if p is None or v.graph is not None:
                 leaves[v] = None
                 continue
             if done:
@@ -583,16 +621,55 @@ def _pos(n: Node) -> int:
     return n.pos
 
 
-def _weights(model: Model) -> Iterator[Tensor]:
-    for g in model.graphs():
-        for v in g.initializers:
-            if v.tensor is not None:
-                yield v.tensor
-        for n in g:
-            if n.op == "Constant" and not n.domain and n.proto is not None and n.proto.ByteSize() > 64:
-                for t in n.attributes.values():
-                    if isinstance(t, Tensor):
-                        yield t
+def _lost(v: Value) -> bool:
+    """Whether v was removed, by itself or with a body around it."""
+    g = v.graph
+    if g is None or v in g.dead or (v.producer is not None and v.producer.graph is None):
+        return True
+    while g is not None and g.owner is not None:
+        g = g.owner.graph
+    return g is None
+
+
+def _unreadable(v: Value, g: Graph) -> str:
+    """Why a node of `g` must not read `v`, or nothing."""
+    if _lost(v):
+        return "reads a value that is gone"
+    if not v.name:
+        return "reads an output that is left out"
+    inner: Graph | None = g
+    while inner is not None and inner is not v.graph:
+        owner = inner.owner
+        inner = owner.graph if owner is not None else None
+        if owner is not None and inner is v.graph and v.producer is not None and v.producer.pos >= owner.pos:
+            return "reads a value that is made later"
+    return "" if inner is v.graph else "reads a value of an inner scope"
+
+
+def _differ(a: Value, b: Value, claimed: bool) -> str:
+    """Why the type of b is not, or not provably, that of a (`claimed`: the caller vouches for what is unknown)."""
+    if (a.dtype and b.dtype and a.dtype != b.dtype) or (a.type is None and a.dtype and b.type is not None):
+        return "type differs"
+    if not claimed and (not a.dtype or a.dtype != b.dtype or a.type is not None):
+        return "type not proven"
+    x, y = a.dims, b.dims
+    if x is not None and y is not None:
+        if x == y:
+            return ""
+        if len(x) != len(y) or any(type(d) is int and type(e) is int and d != e for d, e in zip(x, y)):
+            return "shape differs"
+    return "" if claimed else "shape not proven"
+
+
+def _held(n: Node) -> int:
+    """Bytes of the constants that a node holds itself: a Constant's value, and what lies in its bodies."""
+    if n.op == "Constant":
+        return sum(t.nbytes for t in n.attributes.values() if isinstance(t, Tensor))
+    return sum(map(_weight, n.bodies)) if n.bodies else 0
+
+
+def _weight(g: Graph) -> int:
+    return sum(v.tensor.nbytes for v in g.constants() if v.tensor is not None) + sum(map(_held, g))
 
 
 @lru_cache(None)
@@ -654,14 +731,11 @@ def _coerce(op: str, opset: int, domain: str, attributes: dict[str, Attribute]) 
 def _hand_on(a: Value, b: Value) -> None:
     """b is a: what was known of a is known of b, and facts only get better."""
     b.dtype = b.dtype or a.dtype
-    if b.type is None:
-        b.type = a.type
-    if b.known is None:
-        b.known = a.known
-    if b.dims is None:
-        b.dims = a.dims
-    elif a.dims is not None and a.dims != b.dims:
-        b.dims = tuple(x if isinstance(x, int) else y for x, y in zip(a.dims, b.dims))
+    b.type = b.type or a.type
+    b.known = a.known if b.known is None else b.known
+    if a.dims is not None and a.dims != b.dims:
+        transfer.improve(b, a.dims)
+
 
 
 def _touch(g: Graph, journal: list[tuple[Any, ...]]) -> None:
@@ -699,36 +773,15 @@ def _rename(v: Value, name: str, journal: list[tuple[Any, ...]]) -> None:
                 _touch(b, journal)
 
 
-def _bury(v: Value, journal: list[tuple[Any, ...]]) -> None:
-    g = v.graph
-    if g is not None and v not in g.dead and not v.is_input and not v.is_output:
-        g.dead.add(v)
-        journal.append((g.dead.discard, v))
-
-
 # inverse steps
 def _set_bytes(editor: Editor, n: int) -> None:
     editor.bytes = n
 
 
+
 def _move(g: Graph, n: Node, was: Any) -> None:
     g.unlink(n)
     g.link(n, was)
-
-
-def _forget(g: Graph, v: Value) -> None:
-    g.initializers.pop(v)
-    v.graph = None
-    v.name = ""
-
-
-def _unlink(g: Graph, n: Node) -> None:
-    attach(n, -1)
-    g.unlink(n)
-    g.model.node_names.discard(n.name)
-    for o in n.outputs:
-        o.graph = None
-        o.name = ""
 
 
 def _rewire(r: Node, ins: list[Value | None], a: Value, b: Value, k: int, dirty: bool) -> None:
@@ -755,11 +808,6 @@ def _unname(v: Value, name: str, dirty: list[tuple[Node, bool]], producer: bool 
         n.dirty = d
 
 
-def _relink(g: Graph, n: Node, was: Any) -> None:
-    g.link(n, was)
-    attach(n)
-
-
 def _unfix(model: Model, g: Graph, inputs: list[Value], fixed: list[Value], ir_version: int) -> None:
     g.inputs[:] = inputs
     for v in fixed:
@@ -768,6 +816,10 @@ def _unfix(model: Model, g: Graph, inputs: list[Value], fixed: list[Value], ir_v
 
 
 _ADOPTED = ("proto", "graph", "functions", "opsets", "names", "node_names")
+
+
+def _set_versions(model: Model, opset: int, ir_version: int) -> None:
+    model.opsets[""], model.proto.ir_version = opset, ir_version
 
 
 def _restore(model: Model, was: dict[str, Any]) -> None:
