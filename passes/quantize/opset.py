@@ -1,0 +1,128 @@
+"""The same model at opset 13, where a scale can be one number a channel: only spellings change, never a meaning.
+
+Source: the changelog of onnx.defs between opsets 7 and 13.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from optimizer.core import form
+from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.errors import BadInput
+from optimizer.core.form import Decline, attribute, operands
+from optimizer.core.graph import Attribute, Node, Value
+
+PER_CHANNEL = 13
+_GAINED = frozenset(  # ops that only gained attributes, whose defaults are what they did before
+    ["ArgMax", "ArgMin", "AveragePool", "Constant", "DepthToSpace", "MaxPool"]
+)
+_FLATTENS = frozenset(["Hardmax", "LogSoftmax", "Softmax"])  # before 13 all axes from `axis` on, since then only one
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """A node as the new opset writes it, operands in the newest form."""
+
+    op: str
+    inputs: list[Value | None]
+    attributes: dict[str, Attribute]
+
+
+def raise_opset(editor: Editor, to: int = PER_CHANNEL) -> bool:
+    """Raise the model to opset `to` by logged edits if it is older; whether it was.
+
+    Raises:
+        BadInput: a node means something else there; nothing was changed.
+    """
+    model = editor.model
+    if model.opsets.get("", to) >= to:
+        return False
+    if model.functions:
+        raise BadInput("local functions have opsets of their own", fix="leave out --keep-functions")
+    spellings = {n: s for n in model.nodes() if (s := _respelled(n, to)) is not None}
+    began = len(editor.log)
+    with editor.under("raise_opset", Fidelity.EXACT):
+        editor.set_opset(to)
+        for n, s in spellings.items():
+            try:
+                new = editor.stage(s.op, s.inputs, s.attributes, len(n.outputs))
+                news = [new] if len(n.outputs) == 1 else new
+                done = editor.replace(n.outputs, news, shape="only the spelling changes")
+                why = editor.why
+            except Decline as declined:
+                done, why = False, str(declined)
+            if not done:
+                editor.undo(began)
+                raise _cannot(n, to, why)
+    return True
+
+
+def _respelled(node: Node, to: int) -> _Spelling | None:
+    """The node's new spelling; None where the old one still stands.
+
+    Raises:
+        BadInput: its meaning changes.
+    """
+    if node.domain or node.graph is None:
+        return None
+    opset = node.graph.opset
+    old, new = form.schema(node.op, opset), form.schema(node.op, to)
+    if old is None or (new is not None and old.since_version == new.since_version):
+        return None
+    if node.op in ("Resize", "Upsample") and opset < 11:
+        return _as_resize(node)
+    if new is None:
+        raise _cannot(node, to, f"opset {to} has no {node.op}")
+    if node.op in _FLATTENS:
+        return _along_one_axis(node, to)
+    moved = [name for _, name, since in form.MOVED.get(node.op, ()) if opset < since <= to]
+    if moved:
+        kept = {k: a for k, a in node.attributes.items() if k not in moved}
+        return _Spelling(node.op, list(operands(node)), kept)
+    if node.op in _GAINED or (_operands(old) == _operands(new) and _defaults(old) == _defaults(new)):
+        return None
+    if not set(node.attributes) - set(new.attributes) and node.op == "BatchNormalization":
+        return None  # `spatial` was left out, so it was 1, the only thing that is meant today
+    raise _cannot(node, to, f"{node.op} changed its operands or attributes")
+
+
+def _along_one_axis(node: Node, to: int) -> _Spelling:
+    """Equal where nothing but ones follows the axis."""
+    x = node.inputs[0]
+    axis = int(node.attributes.get("axis", 1))
+    if x is None or x.dims is None:
+        raise _cannot(node, to, "the rank of its input is not known")
+    axis += len(x.dims) if axis < 0 else 0
+    if any(not isinstance(d, int) or d != 1 for d in x.dims[axis + 1 :]):
+        raise _cannot(node, to, f"it runs over several axes at once, opset {to} only over one")
+    return _Spelling(node.op, list(node.inputs), {"axis": axis})
+
+
+def _as_resize(node: Node) -> _Spelling:
+    """Until 11 an output pixel took its coordinates as they were, rounded down."""
+    x, scales = operands(node)[:2]
+    attributes: dict[str, Any] = {
+        "mode": attribute(node, "mode"),
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    return _Spelling("Resize", [x, None, scales], attributes)
+
+
+def _operands(schema: Any) -> list[str]:
+    return [f"{p.name}{p.option}" for p in schema.inputs]
+
+
+def _defaults(schema: Any) -> dict[str, bytes]:
+    return {name: a.default_value.SerializeToString() for name, a in schema.attributes.items()}
+
+
+def _cannot(node: Node, to: int, why: str) -> BadInput:
+    opset = node.graph.opset if node.graph is not None else 0
+    return BadInput(
+        f"per-channel quantization needs opset {to}, the model has {opset} and cannot be raised: {why}",
+        at=f"node {node.name!r} ({node.op})",
+        fix=f"export the model at opset {to} or later",
+    )

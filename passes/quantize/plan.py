@@ -1,0 +1,372 @@
+"""x ≈ s·(q − z): which values become 8-bit integers, with which scale, and which nodes stay in float, and why.
+
+Activations are uint8 with s = (high − low)/255 over what calibration saw, 0 included; weights are int8, symmetric, with
+one scale an output channel, s_c = max |w_c| / q_max; a bias is int32 with s = s_x·s_c, so that it is added as it is.
+On x86 without VNNI two products are summed in 16 bits: 2·255·q_max ≤ 32767 wants q_max = 64.
+
+Sources: ONNX QuantizeLinear; what the runtime takes is in `passes.quantize.kernels`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from optimizer.core.edit import Edit
+from optimizer.core.graph import Model, Node, Value
+from optimizer.core.target import Target
+from optimizer.core.tensor import Array
+from optimizer.runtime.observe import Range
+from passes.quantize.kernels import KERNELS, Kernel, clip_bounds, is_constant
+from passes.quantize.masks import on_mask_path
+from passes.select import named_by, origins
+
+FLOAT = 1
+_LARGEST = 1e30  # beyond it a "range" is a sentinel
+_LEAST_SCALE = 2.0**-60
+_SMALL = 8  # an operand this much smaller than the result is cheap to quantize on its way
+_MULTIPLIES = frozenset(["Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN"])
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """How one value is represented: x ≈ scale·(q − zero_point).
+
+    Fields:
+        dtype: "uint8", "int8" or "int32".
+        axis: along which scales differ; None: one scale.
+        scale: float32, one or one a channel.
+        group: the value whose scale it shares, itself if none.
+        why: the op that asks for it.
+    """
+
+    value: str
+    dtype: str
+    scale: tuple[float, ...]
+    zero_point: int
+    axis: int | None
+    group: str
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        scale = self.scale[0] if self.axis is None else list(self.scale)
+        row = {"dtype": self.dtype, "axis": self.axis, "group": self.group, "scale": scale}
+        return {**row, "zero_point": self.zero_point, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Nodes that the runtime takes as one integer kernel, named by their first outputs: `MatMul, Add, Relu`.
+
+    `quantized` says whether the last output is an integer one, that all its readers read dequantized.
+    """
+
+    nodes: tuple[str, ...]
+    kernel: str
+    quantized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuantPlan:
+    """What becomes of a model: values by name, kernels in the graph's order, and why other products stay float."""
+
+    values: Mapping[str, Quantized]
+    units: tuple[Unit, ...]
+    left: Mapping[str, str]
+
+    def of(self, value: str, node: str) -> Quantized:
+        """How the node with this first output reads a value: constants may be read in several ways."""
+        return self.values.get(f"{value}@{node}") or self.values[value]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt's "plan": value → {dtype, axis, group, scale, zero_point, why}; float products → {dtype, why}."""
+        kept = {name: {"dtype": "float32", "why": why} for name, why in self.left.items()}
+        return {**{name: q.to_dict() for name, q in self.values.items()}, **kept}
+
+
+@dataclass(slots=True, eq=False)
+class _Candidate:
+    """A unit under consideration: the node that multiplies (or keeps integers), and what is absorbed behind it."""
+
+    node: Node
+    kernel: Kernel
+    tail: list[Node] = field(default_factory=list["Node"])
+
+    @property
+    def outputs(self) -> list[Value]:
+        return (self.tail[-1] if self.tail else self.node).outputs
+
+    @property
+    def out(self) -> Value:
+        return self.outputs[0]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [self.node, *self.tail]
+
+    @property
+    def data(self) -> Iterator[Value]:
+        for i in self.kernel.data(self.node):
+            v = self.node.inputs[i]
+            assert v is not None
+            yield v
+
+    @property
+    def weight(self) -> Value | None:
+        v = self.node.inputs[1] if self.kernel.weighted else None
+        return v if is_constant(v) else None
+
+    @property
+    def bias(self) -> Value | None:
+        """The constant vector that is added: an operand of the node, or of the Add behind a MatMul."""
+        k = self.kernel.bias
+        if 0 <= k < len(self.node.inputs):
+            return self.node.inputs[k]
+        add = self.tail[0] if self.tail and self.tail[0].op == "Add" else None
+        return next((v for v in add.inputs if is_constant(v)), None) if add is not None else None
+
+
+def watched(model: Model) -> list[str]:
+    """The names of the values whose ranges `plan` asks for."""
+    return [v.name for v in dict.fromkeys(_floats(model)) if v.dtype == FLOAT and v.name]
+
+
+def _floats(model: Model) -> Iterator[Value]:
+    for n in model.nodes():
+        if not n.domain and (n.op in KERNELS or clip_bounds(n) or n.op == "Softmax" or n.op == "Where"):
+            yield from (v for v in (*n.inputs, *n.outputs) if v is not None and not v.is_const)
+
+
+def plan(
+    model: Model,
+    ranges: Mapping[str, Range],
+    target: Target,
+    *,
+    ignore: Sequence[str] = (),
+    log: Sequence[Edit] = (),
+    keep: Mapping[str, str] | None = None,
+) -> QuantPlan:
+    """Place integers where the target's runtime has kernels for them; nothing is changed.
+
+    Args:
+        model: at opset 13 or later, its types known.
+        ranges: of the values that `watched` names, as calibration saw them.
+        target: says how many bits of a weight are significant.
+        ignore: globs of names of nodes that stay float; log: the edits so far, so that replaced nodes' names count.
+        keep: more nodes that stay float, by the name of their first output → why.
+
+    Raises:
+        BadInput: a glob matches nothing.
+    """
+    return _Planner(model, ranges, target, ignore, log, keep or {}).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        model: Model,
+        ranges: Mapping[str, Range],
+        target: Target,
+        ignore: Sequence[str],
+        log: Sequence[Edit],
+        keep: Mapping[str, str],
+    ) -> None:
+        self.model, self.ranges = model, ranges
+        self.largest = 64 if target.weight_bits == 7 else 127
+        self.masked = on_mask_path(model, ranges)
+        nodes = [n for n in model.nodes() if not n.domain and (n.op in KERNELS or n.op in _MULTIPLIES)]
+        self.ignored = named_by(ignore, nodes, origins(log))
+        self.left: dict[str, str] = {}
+        self.alive: dict[Node, _Candidate] = {}  # by every node of the unit
+        absorbed: set[Node] = set()
+        for n in nodes:
+            if n in absorbed:
+                continue
+            kernel = KERNELS.get(n.op)
+            c = _Candidate(n, kernel, self._tail(n, kernel)) if kernel is not None else None
+            why = keep.get(n.output.name) or (self._refuses(c) if c is not None else f"{n.op} has no integer kernel")
+            if c is not None and not why:
+                absorbed.update(c.tail)
+                self.alive.update(dict.fromkeys(c.nodes, c))
+            elif n.op in _MULTIPLIES:
+                self.left[n.name or n.output.name] = why
+
+    def plan(self) -> QuantPlan:
+        self._settle()
+        values: dict[str, Quantized] = {}
+        units: list[Unit] = []
+        root = self._groups()
+        members: dict[Value, list[Value]] = {}
+        for v, r in root.items():
+            members.setdefault(r, []).append(v)
+        for c in dict.fromkeys(self.alive.values()):
+            quantized = self._gives_integers(c)
+            for v in (*c.data, *(c.outputs if quantized else ())):
+                group = root.get(v, v)
+                q = self._activation(v, group, members.get(group, [v]), c)
+                if values.setdefault(v.name, q).group != q.group:
+                    values[f"{v.name}@{c.node.output.name}"] = q
+            units.append(Unit(tuple(n.output.name for n in c.nodes), c.kernel.name, quantized))
+            for v, q in self._constants(c, values):
+                same = values.setdefault(v.name, q)
+                if (same.dtype, same.axis, same.scale) != (q.dtype, q.axis, q.scale):
+                    values[f"{v.name}@{c.node.output.name}"] = q
+        return QuantPlan(values, tuple(units), self.left)
+
+    # --- which nodes ---
+
+    def _tail(self, n: Node, kernel: Kernel | None) -> list[Node]:
+        """What the runtime absorbs behind a node: MatMul's bias, then a Relu, or a Clip from 0."""
+        tail: list[Node] = []
+        if kernel is None or kernel.keeps_scale:
+            return tail
+        out = n.output
+        reader = _only_reader(out)
+        if n.op == "MatMul" and is_constant(n.inputs[1]) and reader is not None and reader.op == "Add":
+            other = [v for v in reader.inputs if v is not out]
+            if len(other) == 1 and is_constant(other[0]) and other[0] is not None and other[0].rank == 1:
+                tail.append(reader)
+                reader = _only_reader(reader.output)
+        if reader is not None and not reader.domain and reader.graph is n.graph and clip_bounds(reader):
+            tail.append(reader)
+        return tail if not any(t in self.ignored for t in tail) else []
+
+    def _refuses(self, c: _Candidate) -> str:
+        """Why a node stays float whatever its neighbours are, or ""."""
+        n = c.node
+        if n in self.ignored:
+            return "ignored"
+        if why := c.kernel.refuses(n):
+            return why
+        if any(v.dtype != FLOAT for v in (*c.data, c.out)):
+            return "not float32"
+        if any(v in self.masked for v in (*c.data, *c.outputs)):
+            return "mask path"
+        for v in (*c.data, *(() if c.kernel.gives_floats else c.outputs)):
+            if why := self._unusable(v):
+                return why
+        for w in (c.weight, c.bias):
+            if w is not None and (w.dtype != FLOAT or not np.isfinite(_array(w)).all()):
+                return f"its constant {w.name} is not of finite float32 numbers"
+        return ""
+
+    def _unusable(self, v: Value) -> str:
+        if v.is_const:
+            return "" if _array(v).size and np.isfinite(_array(v)).all() else f"{v.name} is not finite"
+        r = self.ranges.get(v.name)
+        if r is None:
+            return f"{v.name} is inside a loop, where its range is not observed"
+        if r.low > r.high:
+            return f"the feeds never reach {v.name}"
+        if not math.isfinite(r.low) or not math.isfinite(r.high) or max(-r.low, r.high) > _LARGEST:
+            return f"{v.name} is not finite"
+        return ""
+
+    def _settle(self) -> None:
+        """Drop, until nothing changes, what has integers on one side only: conversions that win nothing."""
+        changed = True
+        while changed:
+            changed = False
+            for c in dict.fromkeys(self.alive.values()):
+                if not c.kernel.weighted and not self._pays(c):
+                    for n in c.nodes:
+                        del self.alive[n]
+                    changed = True
+
+    def _pays(self, c: _Candidate) -> bool:
+        readers = [self._reads_integers(r, v) for v in c.outputs for r in v.uses]
+        if c.kernel.keeps_scale and readers and all(readers) and not any(v.is_output for v in c.outputs):
+            return True  # four times fewer bytes to move, whoever made them
+        if not any(readers):
+            return False
+        made = [self._made_as_integers(v) for v in c.data]
+        return any(made) and all(m or is_constant(v) or self._is_small(v, c.out) for m, v in zip(made, c.data))
+
+    def _reads_integers(self, reader: Node, v: Value) -> bool:
+        c = self.alive.get(reader)
+        return c is not None and any(x is v for x in c.data)
+
+    def _made_as_integers(self, v: Value) -> bool:
+        c = self.alive.get(v.producer) if v.producer is not None else None
+        return c is not None and any(v is o for o in c.outputs) and self._gives_integers(c)
+
+    def _gives_integers(self, c: _Candidate) -> bool:
+        """Whether the unit's output is one of integers; one that may be float is where any reader takes floats."""
+        if not c.kernel.gives_floats:
+            return True
+        out = c.out
+        return not out.is_output and bool(out.uses) and all(self._reads_integers(r, out) for r in out.uses)
+
+    def _is_small(self, v: Value, out: Value) -> bool:
+        a, b = self.ranges.get(v.name), self.ranges.get(out.name)
+        return a is not None and b is not None and a.size * _SMALL <= b.size
+
+    # --- with which scales ---
+
+    def _groups(self) -> dict[Value, Value]:
+        """Each value of a unit that keeps the scale → the first value of its group."""
+        root: dict[Value, Value] = {}
+
+        def find(v: Value) -> Value:
+            while root.setdefault(v, v) is not v:
+                v = root[v]
+            return v
+
+        for c in dict.fromkeys(self.alive.values()):
+            if c.kernel.keeps_scale:
+                first = find(next(c.data))
+                for o in c.outputs:
+                    root[find(o)] = first
+        return {v: find(v) for v in list(root)}
+
+    def _activation(self, v: Value, group: Value, members: Sequence[Value], c: _Candidate) -> Quantized:
+        low, high = 0.0, 0.0
+        for m in members:
+            a, b = self._range(m)
+            low, high = min(low, a), max(high, b)
+        scale = float(np.float32(max((high - low) / 255, _LEAST_SCALE)))
+        zero = round(min(max(-low / scale, 0), 255))
+        return Quantized(v.name, "uint8", (scale,), zero, None, group.name, f"{c.node.op} {c.node.name}".rstrip())
+
+    def _range(self, v: Value) -> tuple[float, float]:
+        if v.is_const:
+            a = _array(v)
+            return float(a.min()), float(a.max())
+        r = self.ranges[v.name]
+        return r.low, r.high
+
+    def _constants(self, c: _Candidate, values: Mapping[str, Quantized]) -> Iterator[tuple[Value, Quantized]]:
+        """A unit's weight and bias; a channel whose bias would not fit int32 gets a larger scale."""
+        w, b = c.weight, c.bias
+        if w is None:
+            return
+        axis = c.kernel.axis(c.node)
+        a = _array(w)
+        largest = np.abs(a).max(axis=tuple(i for i in range(a.ndim) if i != axis)).astype(np.float64)
+        scale = np.maximum(np.where(largest > 0, largest / self.largest, 1.0), _LEAST_SCALE)
+        step = values[next(c.data).name].scale[0]
+        if b is not None:
+            scale = np.maximum(scale, np.abs(_array(b)) / (step * 2.0**30))
+        why = f"{c.node.op} {c.node.name}".rstrip()
+        scales = scale.astype(np.float32)
+        yield w, Quantized(w.name, "int8", tuple(scales.tolist()), 0, axis, w.name, why)
+        if b is not None:
+            yield b, Quantized(b.name, "int32", tuple((np.float32(step) * scales).tolist()), 0, 0, w.name, why)
+
+
+def _only_reader(v: Value) -> Node | None:
+    """The node that alone reads a value which is no output."""
+    if v.is_output or len(v.uses) != 1:
+        return None
+    (reader,), (count,) = v.uses.keys(), v.uses.values()
+    return reader if count == 1 and reader.graph is v.graph else None
+
+
+def _array(v: Value) -> Array:
+    a = v.const
+    assert a is not None
+    return a
