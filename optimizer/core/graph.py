@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
 
-from optimizer.core.dims import Dim, Dims, named
+from optimizer.core.dims import Dim, Dims, is_unknown, named, unknown
 from optimizer.core.errors import BadInput
 from optimizer.core.region import Buffer, MappedFile, Region
 from optimizer.core.tensor import Array, Tensor, misfit
@@ -130,8 +130,8 @@ class Graph:
     """A list of nodes in topological order, with inputs, outputs and initializers; a body knows the node it belongs to."""
 
     __slots__ = (
-        "count", "dead", "graph", "infos", "initializers", "inputs", "model", "next", "outputs", "owner", "pos", "prev",
-        "proto", "touched",
+        "count", "dead", "graph", "infos", "initializers", "inputs", "model", "next", "outputs", "owner", "owners", "pos",
+        "prev", "proto", "touched",
     )  # fmt: skip
 
     def __init__(self, model: Model, owner: Node | None, proto: GraphProto) -> None:
@@ -146,6 +146,7 @@ class Graph:
         self.dead: set[Value] = (
             set()
         )  # initializers no longer read: marked, never removed, so that undo keeps their order
+        self.owners: dict[Node, None] = {}  # nodes with bodies
         self.infos: dict[str, Any] = {}  # declared value_info by name; parsed only when someone needs it
         self.touched = False  # a body whose proto is no longer what the graph says
 
@@ -182,6 +183,8 @@ class Graph:
     def link(self, node: Node, after: Node | Graph) -> None:
         """Insert `node` behind `after` (the graph itself: at the front), in O(1)."""
         node.graph = self
+        if node.bodies:
+            self.owners[node] = None
         q = after.next
         node.prev, node.next = after, q
         after.next = q.prev = node
@@ -199,6 +202,8 @@ class Graph:
         """Take `node` out; it keeps its own links, so that a walk standing on it goes on."""
         node.prev.next, node.next.prev = node.next, node.prev
         node.graph = None
+        if node.bodies:
+            del self.owners[node]
         self.count -= 1
 
     def constants(self) -> Iterator[Value]:
@@ -221,17 +226,17 @@ class Graph:
 class Source:
     """Where a model came from; as long as it lives, so do the buffers that its weights lie in.
 
-    `path` is None for bytes and protos, `size` is bytes of the model without its external data, which lies in `external`.
+    `path` is None for bytes and protos, `size` is bytes of the model without the data that lies in `external` files.
     """
 
     path: Path | None
     size: int
-    buffer: Buffer
+    buffers: tuple[Buffer, ...]
     external: tuple[MappedFile, ...] = ()
 
 
 class Model:
-    """A graph with what a file holds around it; `proto` is the model without its graph, `source` where it was read from."""
+    """A graph with what a file holds around it; `proto` is the model without its graph, `source` where it came from."""
 
     __slots__ = ("fresh", "functions", "graph", "names", "node_names", "opsets", "proto", "source", "warnings")
 
@@ -248,9 +253,7 @@ class Model:
 
     def graphs(self) -> Iterator[Graph]:
         """The main graph and every body, outer ones first."""
-        yield self.graph
-        for n in all_nodes(self.graph):
-            yield from n.bodies
+        return _graphs(self.graph)
 
     def nodes(self) -> Iterator[Node]:
         """Every node, those in bodies included."""
@@ -265,6 +268,13 @@ class Model:
                 self.fresh[stem] = i
                 self.names.add(s)
                 return s
+
+
+def _graphs(graph: Graph) -> Iterator[Graph]:
+    yield graph
+    for n in sorted(graph.owners, key=lambda n: n.pos):
+        for b in n.bodies:
+            yield from _graphs(b)
 
 
 def all_nodes(graph: Graph) -> Iterator[Node]:
@@ -392,7 +402,7 @@ def lift(proto: ModelProto, source: Source | None = None) -> Model:
     head = ModelProto()
     for f, x in proto.ListFields():
         if f.name != "graph":
-            _set(head, f.name, x)
+            set_field(head, f.name, x)
     model = Model(head, source)
     model.graph = lift_graph(model, proto.graph, None, ())
     for g in model.graphs():
@@ -480,11 +490,14 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
             if a.type == AttributeProto.TENSOR:
                 if why := misfit(a.t):
                     raise _misfit(why, f"attribute {a.name!r} of node {n.name!r} ({n.op})")
+                if Region.of(a.t) is not None:
+                    n.attributes  # noqa: B018 - a tensor that is opened keeps the buffer it lies in alive
             elif a.type == AttributeProto.GRAPH:
                 n.bodies += (lift_graph(model, a.g, n, (*outer, values)),)
             elif a.type == AttributeProto.GRAPHS:
                 n.bodies += tuple(lift_graph(model, s, n, (*outer, values)) for s in a.graphs)
     prev.next, g.prev, g.count = g, prev, len(nodes)
+    g.owners = {n: None for n in nodes if n.bodies}
     for i in proto.output:
         v = get(i.name)
         if v is None:
@@ -576,15 +589,15 @@ def set_type(v: Value, t: TypeProto) -> None:
     tt = t.tensor_type
     v.dtype = tt.elem_type
     if tt.HasField("shape"):
-        v.dims = tuple(_dim(d, v, i) for i, d in enumerate(tt.shape.dim))
+        v.dims = tuple(_dim(d, v) for d in tt.shape.dim)
 
 
-def _dim(d: Any, v: Value, i: int) -> Dim:
+def _dim(d: Any, v: Value) -> Dim:
     if d.HasField("dim_value"):
         if d.dim_value < 0:
-            return named(f"{v.name}#{i}")
+            return unknown(v.name)
         return d.dim_value
-    return named(d.dim_param) if d.dim_param else named(f"{v.name}#{i}")
+    return named(str(d.dim_param)) if d.dim_param else unknown(v.name)
 
 
 def type_proto(v: Value) -> TypeProto:
@@ -599,12 +612,12 @@ def type_proto(v: Value) -> TypeProto:
             x = t.tensor_type.shape.dim.add()
             if isinstance(d, int):
                 x.dim_value = d
-            elif "#" not in (s := str(d)):
-                x.dim_param = s
+            elif not is_unknown(d):
+                x.dim_param = str(d)
     return t
 
 
-def _set(target: Any, field: str, x: Any) -> None:
+def set_field(target: Any, field: str, x: Any) -> None:
     """Copy one protobuf field, whatever its kind."""
     if hasattr(x, "DESCRIPTOR"):
         getattr(target, field).CopyFrom(x)
@@ -634,7 +647,7 @@ def lower(model: Model) -> ModelProto:
 def lower_graph(g: Graph, q: GraphProto) -> None:
     for f, x in g.proto.ListFields():
         if f.name not in _OWN:
-            _set(q, f.name, x)
+            set_field(q, f.name, x)
     if len(g.inputs) != len(q.input):
         kept = {v.name for v in g.inputs}
         inputs = [i for i in q.input if i.name in kept]
@@ -716,6 +729,7 @@ def check(model: Model) -> None:
                 for u in v.uses:
                     assert anchor(u, g) is not None, f"{v} counts a removed reader {u}"
         assert count == g.count, "count"
+        assert set(g.owners) == {n for n in g if n.bodies}, "owners"
         for v, p in zip(g.outputs, g.proto.output):
             assert g.owner is not None or v.name == p.name, f"output {p.name!r} is called {v.name!r}"
             assert v.graph is not g or (v.is_output and (v.producer is None or v.producer.graph is g)), f"output {v}"

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optimizer.core import contract
 from optimizer.core import model as file_edge
 from optimizer.core.edit import Editor
 from optimizer.core.errors import EnvironmentNotAsAsked, ValidationFailed
@@ -24,11 +23,12 @@ from optimizer.driver import receipt as receipts
 from optimizer.driver.pipeline import Phase
 from optimizer.driver.result import Result
 from optimizer.measure import expect as expectation
-from optimizer.measure.accuracy import Validation, validate
-from optimizer.measure.size import model_bytes
-from optimizer.measure.speed import Bench, bench
 from optimizer.runtime import session
 from optimizer.runtime.card import Card, resolve
+
+if TYPE_CHECKING:
+    from optimizer.measure.accuracy import Validation
+    from optimizer.measure.speed import Bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         if given is None:
             file_edge.write(m, source)
         facts = receipts.file_facts(m, given.path if given is not None else None, full=request.hash_full)
-        facts["bytes"] = model_bytes(source)
+        facts["bytes"] = source.stat().st_size + sum(f.size for f in (m.source.external if m.source else ()))
         if _change_interface(m, request):
             source = scratch / "as_asked" / source.name
             source.parent.mkdir()
@@ -121,6 +121,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         result = place / "result" / name
         result.parent.mkdir()
         files = file_edge.write(m, result)
+        size = sum(f.stat().st_size for f in files)
 
         judged = None
         why = ""
@@ -137,6 +138,8 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         else:
             if request.progress is not None:
                 request.progress("validate")
+            from optimizer.measure.accuracy import validate  # the judges load only where they judge
+
             judged = validate(
                 source, result, feeds=request.feeds, dims=request.dims if source == _path(given) else {},
                 custom_ops=request.custom_ops, lossy=request.lossy, seed=request.seed, card=card,
@@ -145,10 +148,12 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         if runtime is not None and not request.dry_run and (request.bench or "speed" in needs):
             if request.progress is not None:
                 request.progress("bench")
+            from optimizer.measure.speed import bench
+
             timed = bench(source, result, dims=_bench_dims(request, card), seed=request.seed)
 
         after = receipts.count_nodes(m)
-        measured = _measured(facts["bytes"], model_bytes(result), before, after, judged, timed)
+        measured = _measured(facts["bytes"], size, before, after, judged, timed)
         outcomes = expectation.check_all(wanted, measured)
         code = _exit_code(judged, outcomes, declined=not request.validate or request.dry_run)
         published = code != 1 and request.out is not None and not request.dry_run
@@ -176,7 +181,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         receipt["output"] = {
             **receipts.file_facts(written, None, full=request.hash_full),
             "path": str(request.out) if published else None,
-            "bytes": model_bytes(result),
+            "bytes": size,
         }
         outcome = Result(
             m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed), exit_code=code
@@ -209,13 +214,17 @@ def _path(given: Any) -> Path | None:
 
 def _change_interface(m: Model, request: Request) -> bool:
     """Extract, freeze and rename as asked; whether anything was."""
+    if not (request.inputs or request.outputs or request.dims or request.shapes or request.rename):
+        return False
+    from optimizer.core import contract
+
     if request.inputs or request.outputs:
         contract.extract(m, request.inputs, request.outputs)
     if request.dims or request.shapes:
         contract.freeze(m, request.dims, request.shapes)
     if request.rename:
         contract.rename(m, request.rename)
-    return bool(request.inputs or request.outputs or request.dims or request.shapes or request.rename)
+    return True
 
 
 def _beside(out: Path) -> tempfile.TemporaryDirectory[str]:
@@ -231,11 +240,11 @@ def _publish(result: Result, files: Sequence[Path], out: Path, place: Path) -> N
     if data or out.with_name(out.name + ".data").exists():
         out.unlink(missing_ok=True)
     for d in data:
-        os.replace(d, out.with_name(d.name))
+        d.replace(out.with_name(d.name))
     if not data:
         out.with_name(out.name + ".data").unlink(missing_ok=True)
-    os.replace(model, out)
-    os.replace(receipt, out.with_name(out.name + ".receipt.json"))
+    model.replace(out)
+    receipt.replace(out.with_name(out.name + ".receipt.json"))
 
 
 def _bench_dims(request: Request, card: Card | None) -> dict[str, int]:

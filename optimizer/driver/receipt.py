@@ -41,11 +41,10 @@ def own_version() -> str:
 
 
 def file_facts(model: Model, path: Path | None, *, full: bool = False) -> dict[str, Any]:
-    """Path, size, IR, opsets, hash and where the weights lie."""
-    files = [path, path.with_name(path.name + ".data")] if path is not None else []
+    """Path, IR, opsets, hash and where the weights lie; the bytes are the writer's to say."""
     return {
         "path": str(path) if path is not None else None,
-        "bytes": sum(f.stat().st_size for f in files if f.is_file()) if files else None,
+        "bytes": None,
         "ir": model.proto.ir_version,
         "opset": dict(sorted(model.opsets.items())),
         "graph": file_edge.graph_hash(model),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
@@ -15,8 +15,10 @@ from optimizer.core.graph import Model
 from optimizer.core.text import safe
 from optimizer.driver import receipt as receipts
 from optimizer.measure import expect as expectation
-from optimizer.measure.accuracy import Validation
-from optimizer.measure.speed import Bench
+
+if TYPE_CHECKING:
+    from optimizer.measure.accuracy import Validation
+    from optimizer.measure.speed import Bench
 
 
 class Result:

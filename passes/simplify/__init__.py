@@ -1,0 +1,8 @@
+"""What every later match profits from and no runtime misses: fewer, plainer nodes that compute the same bits."""
+
+from __future__ import annotations
+
+from optimizer.core.rule import Pass
+from passes.simplify import shapes, twins
+
+SIMPLIFY = Pass("simplify", (*shapes.STEPS, *twins.STEPS))
