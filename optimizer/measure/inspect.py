@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnx import TensorProto
-
 from optimizer.core.graph import Value, set_type
 from optimizer.core.model import read
+from optimizer.core.tensor import numpy_dtype
 from optimizer.core.text import safe
 from optimizer.runtime import child
 from optimizer.runtime.card import resolve
@@ -150,9 +149,11 @@ def describe_value(v: Value) -> dict[str, Any]:
 
 
 def dtype_name(dtype: int) -> str:
-    """An ONNX element type as numpy calls it."""
-    name = TensorProto.DataType.Name(dtype).lower()
-    return {"float": "float32", "double": "float64", "undefined": "?"}.get(name, name)
+    """An ONNX element type as numpy, or ml_dtypes, calls it."""
+    if not dtype:
+        return "?"
+    name = numpy_dtype(dtype).name
+    return "string" if name in ("object", "str") else name
 
 
 def show_type(value: dict[str, Any]) -> str:
