@@ -96,7 +96,7 @@ class Validation:
             worst = min(self.outputs, key=lambda output: output["sqnr_db"])
             return f"SQNR {worst['sqnr_db']:.1f} dB ({worst['name']})"
         worst = max(self.outputs, key=lambda o: (o["error"] / o["limit"] if o["limit"] else 0.0, o["limit"]))
-        return f"worst error {worst['error']:.1e} of scale (limit {worst['limit']:.0e})".replace("e-0", "e-")
+        return f"worst error {_short(worst['error'])} of scale (limit {_short(worst['limit'])})"
 
 
 def validate(

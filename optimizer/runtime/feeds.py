@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from optimizer.core.feeds import Array, Binding, Feed, Feeds
     from optimizer.runtime.interface import InputSpec, Interface
 
-REGIMES = ("normal", "unit", "wide", "uniform", "zeros", "large")
-"""normal N(0,1) · unit U[0,1) · wide ±10^U(-4,2) with zeros and halves · uniform U[-1,1) · zeros · large 100·N(0,1)"""
-STRESS = frozenset(("wide", "zeros", "large", "nonfinite"))
+REGIMES = ("normal", "unit", "wide", "uniform", "zeros", "large", "grid")
+"""normal N(0,1) · unit U[0,1) · wide ±10^U(-4,2) or 0 · uniform U[-1,1) · zeros · large 100·N(0,1) · grid ½·{-8…8}"""
+STRESS = frozenset(("wide", "zeros", "large", "grid", "nonfinite"))
 """Regimes in which a model may leave its domain, so that NaN or infinity out of the original says nothing."""
 
 _WORDS = ("", "a", "Graph", "wright", "ONNX", "½", "the quick brown fox", "0")
@@ -105,12 +105,15 @@ def _draw_floats(shape: tuple[int, ...], rng: np.random.Generator, regime: str) 
             return 100 * rng.standard_normal(shape)
         case "wide":
             wide = rng.choice((-1.0, 1.0), shape) * 10 ** rng.uniform(-4, 2, shape)
-            halves = np.round(2 * wide) / 2  # where Floor, Round and Ceil part ways
-            kind = rng.integers(0, 8, shape)
-            return np.where(kind == 0, 0.0, np.where(kind == 1, halves, wide))
+            return np.where(rng.integers(0, 8, shape) == 0, 0.0, wide)
+        case "grid":  # ties: where Round, Floor and Ceil part ways, and where values are equal
+            return rng.integers(-8, 8, shape, endpoint=True) / 2
         case "nonfinite":
             special = rng.choice((np.nan, np.inf, -np.inf), shape)
-            return np.where(rng.random(shape) < 0.1, special, rng.standard_normal(shape))
+            drawn = np.where(rng.random(shape) < 0.2, special, rng.standard_normal(shape))
+            if drawn.size:
+                drawn.flat[rng.integers(drawn.size)] = np.nan
+            return drawn
         case _:
             return rng.standard_normal(shape)
 

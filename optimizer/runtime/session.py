@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _BELOW = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}  # who takes the nodes that a provider declines
 _DEVICE = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
+_LONGEST = 300  # characters of a runtime's message: some repeat themselves for every level of nesting
 _SILENT = 4  # the log level of fatal errors: all others come back as exceptions
 
 
@@ -245,4 +246,5 @@ def _to_numpy(value: Any) -> Array:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).removeprefix("[ONNXRuntimeError] : ").split())
+    text = " ".join(str(error).removeprefix("[ONNXRuntimeError] : ").split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
