@@ -36,7 +36,7 @@ def propagate(model: Model, touched: list[Node] | None = None, since: int | None
         before = [(v.dtype, v.dims, v.known) for v in n.outputs]
         _infer(n)
         for v, (dtype, dims, known) in zip(n.outputs, before):
-            if v.dtype != dtype or v.dims != dims or (known is None and v.known is not None):
+            if v.dtype != dtype or v.dims != dims or v.known is not known:
                 touched.append(n)
                 for r in v.uses:
                     touched.append(r)

@@ -8,7 +8,6 @@ Sources: shape inference sections of the ONNX operators.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from optimizer.core import form
 from optimizer.core.dims import Dim, Dims, Poly
 from optimizer.core.facts import BROADCAST, PREDICATE, UNARY
 from optimizer.core.form import Decline, attribute
-from optimizer.core.graph import Node, Value, array_of, attribute_proto, type_proto
+from optimizer.core.graph import Node, Value, array_of, attribute_proto
 from optimizer.core.tensor import Array, Tensor
 
 Loose = Sequence[Dim | None]
@@ -28,10 +27,14 @@ Row = Callable[[Node, "list[Value | None]"], "Loose | None"]
 
 BOOL, INT64, INT32, FLOAT = 9, 7, 6, 1
 KNOWN_LIMIT = 64
+_WHOLE = {INT64: 1 << 63, INT32: 1 << 31, BOOL: 2}  # dtypes whose values are followed, and their bounds
 
 _DIMS: dict[str, Row] = {}
 _VALUES: dict[str, Callable[[Node, list[Value | None]], Array | None]] = {}
-_names = count()
+_MANY: dict[str, Callable[[Node, "list[Value | None]"], "list[tuple[int, Loose]] | None"]] = {}
+# onnx's own inference is wrong on these: what has no row here stays unknown
+_NOT_TO_TRUST = frozenset(["Attention", "STFT"])
+_FAILED = (TypeError, IndexError, AttributeError, ValueError, ArithmeticError, KeyError, StopIteration)
 
 
 def _row(*ops: str) -> Callable[[Row], Row]:
@@ -49,57 +52,74 @@ def infer(node: Node, opsets: dict[str, int], *, staged: bool = True) -> None:
     Raises:
         Decline: the op's own inference says that it cannot be applied (staged nodes only).
     """
-    if node.domain:
+    if node.domain or not node.outputs:
         return
-    ins = form.operands(node)
-    out = node.outputs[0] if node.outputs else None
-    row = _DIMS.get(node.op)
-    if out is None:
-        return
+    out = node.outputs[0]
+    row, rows = _DIMS.get(node.op), _MANY.get(node.op)
+    ins: list[Value | None] = node.inputs
     covered = False
-    if row is not None:
-        try:
+    try:
+        ins = form.operands(node)
+        if rows is not None and (every := rows(node, ins)) is not None:
+            for o, (dtype, dims) in zip(node.outputs, every):
+                o.dtype = dtype or o.dtype
+                improve(o, dims)
+            covered = bool(out.dtype)
+        elif row is not None:
+            dtype = _dtype(node, ins)
             found = row(node, ins)
-        except (TypeError, IndexError, AttributeError, ValueError) as e:  # an operand missing or malformed
-            if staged:
-                raise Decline(f"{node.op}: inference failed ({e})") from None
-            found = None
-        if found is not None:
-            improve(out, found)
-            covered = True
-        dtype = _dtype(node, ins)
-        if dtype:
-            out.dtype = dtype
-        covered = covered and bool(out.dtype) and all(not o.name and not staged for o in node.outputs[1:])
-        if node.op == "Split":
-            covered = _split(node, ins)
-    if not covered:
+            out.dtype = dtype or out.dtype
+            if found is not None:
+                improve(out, found)
+                covered = bool(out.dtype) and not any(o.name or staged for o in node.outputs[1:])
+    except _FAILED as e:  # an operand is missing or malformed
+        if staged:
+            raise Decline(f"{node.op}: inference failed ({e or type(e).__name__})") from None
+    if not covered and node.op not in _NOT_TO_TRUST:
         _by_onnx(node, opsets, staged)
     value = _VALUES.get(node.op)
-    if value is not None and out.known is None and out.dtype in (INT64, INT32, BOOL):
+    if value is not None and out.dtype in _WHOLE and (out.known is None or _partial(out.known)):
         try:
             known = value(node, ins)
-        except (TypeError, IndexError, ValueError, AttributeError, OverflowError, ZeroDivisionError):
-            known = None
-        if known is not None and known.size <= KNOWN_LIMIT:
-            out.known = known
+        except _FAILED:
+            return
+        if known is not None and not isinstance(known, np.ndarray):  # numpy unwraps object arrays without dims
+            known = _scalar(known)
+        if known is not None and known.size <= KNOWN_LIMIT and all(_holds(x, out.dtype) for x in known.ravel()):
+            if out.known is None or _fewer_unknown(known, out.known):
+                out.known = known
+
+
+def _partial(known: Array) -> bool:
+    return any(x is None or isinstance(x, Poly) for x in known.ravel())
+
+
+def _fewer_unknown(new: Array, old: Array) -> bool:
+    """Whether `new` says more: more integers, else more elements, else dims by better names."""
+    if new.shape != old.shape:
+        return False
+    a, b = ([(isinstance(x, int), x is not None and not D.is_unknown(x)) for x in k.ravel()] for k in (new, old))
+    return sum(map(sum, a)) > sum(map(sum, b))
+
+
+def _holds(x: Any, dtype: int) -> bool:
+    """Whether the integer type holds x; a size always fits."""
+    return not isinstance(x, int) or -_WHOLE[dtype] <= x < _WHOLE[dtype]
 
 
 def improve(v: Value, found: Loose) -> None:
     """Take over what is better than what is known; a dim that nobody knows gets a name of its own."""
-    have = v.dims if v.dims is not None and len(v.dims) == len(found) else None
-    out: list[Dim] = []
-    for i, d in enumerate(found):
-        h = have[i] if have is not None else None
-        if isinstance(h, int) or (d is None and h is not None):
-            out.append(h)  # type: ignore[arg-type]
-        elif d is None:
-            out.append(D.named(f"{v.name or next(_names)}#{i}"))
-        elif h is None or isinstance(d, int) or "#" not in str(d) or "#" in str(h):
-            out.append(d)
-        else:
-            out.append(h)
-    v.dims = tuple(out)
+    have = v.dims
+    if have is None or len(have) != len(found):
+        v.dims = tuple([D.unknown(v.name) if d is None else d for d in found])
+    elif have != found:
+        v.dims = tuple([_better(h, d) for h, d in zip(have, found)])
+
+
+def _better(have: Dim, found: Dim | None) -> Dim:
+    if found is None or isinstance(have, int):
+        return have
+    return have if D.is_unknown(found) and not D.is_unknown(have) else found
 
 
 # ── dtype ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,6 +133,7 @@ _FIXED = {
     **dict.fromkeys(PREDICATE, BOOL),
 }
 _FROM = {"Where": 1, "CastLike": 1, "OneHot": 2}
+_ASKED = frozenset(["EyeLike", "Bernoulli", "RandomNormalLike", "RandomUniformLike"])
 
 
 def _dtype(n: Node, ins: list[Value | None]) -> int:
@@ -120,9 +141,11 @@ def _dtype(n: Node, ins: list[Value | None]) -> int:
         return _FIXED[n.op]
     if n.op == "Cast":
         return int(n.attributes.get("to", 0))
-    if n.op == "ConstantOfShape":
+    if n.op in _ASKED and "dtype" in n.attributes:
+        return int(n.attributes["dtype"])
+    if n.op in ("ConstantOfShape", "Constant"):
         t = n.attributes.get("value")
-        return t.dtype if isinstance(t, Tensor) else FLOAT
+        return t.dtype if isinstance(t, Tensor) else FLOAT if n.op == "ConstantOfShape" else 0
     if n.op == "QuantizeLinear":
         z = ins[2] if len(ins) > 2 else None
         return z.dtype if z is not None else int(n.attributes.get("output_dtype", 0)) or 2
@@ -148,7 +171,7 @@ def broadcast(shapes: Iterable[Loose | None]) -> list[Dim | None] | None:
         d: Dim | None = 1
         for s in xs:
             assert s is not None
-            j = i - (rank - len(s))
+            j = i - rank + len(s)
             if j >= 0:
                 d = _meet(d, s[j])
         out.append(d)
@@ -161,6 +184,8 @@ def _meet(a: Dim | None, b: Dim | None) -> Dim | None:
     if (b == 1 and isinstance(b, int)) or (a == b and a is not None):
         return a
     if isinstance(a, int):
+        if isinstance(b, int):
+            raise ValueError(f"{a} and {b} do not broadcast")
         return a  # b is 1 or a
     if isinstance(b, int):
         return b
@@ -226,27 +251,15 @@ def _reshape(n: Node, ins: list[Value | None]) -> Loose | None:
         return [None] * length[0] if length is not None and isinstance(length[0], int) else None
     want: list[Dim | None] = list(target.ravel())
     zero_is_zero = bool(n.attributes.get("allowzero", 0))
-    out: list[Dim | None] = []
-    for i, d in enumerate(want):
-        if d is not None and d == 0 and not zero_is_zero:
-            out.append(x[i] if x is not None and i < len(x) else None)
-        elif (
-            isinstance(d, Poly)
-            and not zero_is_zero
-            and not D.never_zero(d)
-            and x is not None
-            and not (i < len(x) and x[i] == d)
-        ):
-            out.append(
-                d
-            )  # where d is 0 at run time the run copies x's dim, which is then 0 as well or the run is undefined
-        else:
-            out.append(d)
+    # where a polynomial is 0 at run time the run copies x's dim, which is then 0 as well or the run is undefined
+    out: list[Dim | None] = list(want)
+    if not zero_is_zero:
+        out = [d if d is None or d != 0 else x[i] if x is not None and i < len(x) else None for i, d in enumerate(want)]
     holes = [i for i, d in enumerate(out) if d is None or d == -1]
-    if len(holes) == 1 and want[holes[0]] == -1 and x is not None and all(d is not None for d in x):
-        rest = [d for i, d in enumerate(out) if i != holes[0] and d is not None]
-        q = D.quotient(D.product([d for d in x if d is not None]), D.product(rest))
-        out[holes[0]] = q
+    if len(holes) == 1 and want[holes[0]] == -1 and x is not None:
+        rest = D.product(d for d in out if d is not None and d != -1)
+        q = D.quotient(D.product(x), rest)
+        out[holes[0]] = D.apply("floordiv", D.product(x), rest) if q is None and D.never_zero(rest) else q
     return [None if d == -1 else d for d in out]
 
 
@@ -314,9 +327,9 @@ def _squeeze(n: Node, ins: list[Value | None]) -> Loose | None:
     if len(ins) < 2 or ins[1] is None:
         return [d for d in x if d != 1] if all(isinstance(d, int) for d in x) else None
     axes = ints(ins[1])
-    if axes is None:
+    if not axes:  # unknown, or empty: which runtimes read differently
         return None
-    gone = {a % len(x) for a in axes} if x else set[int]()
+    gone = {a % len(x) for a in axes}
     return [d for i, d in enumerate(x) if i not in gone]
 
 
@@ -386,12 +399,14 @@ def _expand(n: Node, ins: list[Value | None]) -> Loose | None:
             return None
         pad = [None] * max(0, length[0] - len(x))
         return [*pad, *(d if isinstance(d, int) and d != 1 else None for d in x)]
-    return broadcast([x, list(target.ravel())])
+    return broadcast([x, [None if isinstance(d, int) and d < 0 else d for d in target.ravel()]])
 
 
 @_row("Tile")
 def _tile(n: Node, ins: list[Value | None]) -> Loose | None:
     x, k = _dims(ins[0]), known(ins[1])
+    if len(ins) > 2:  # opset 1: one count, one axis
+        return None
     if x is None or k is None:
         return [None] * len(x) if x is not None else None
     return [None if d is None or r is None else d * r for d, r in zip(x, k.ravel())]
@@ -442,47 +457,75 @@ def _sliced(d: Dim | None, start: Dim | None, end: Dim | None, step: int) -> Dim
         return None
     if isinstance(d, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(d)[start:end:step])
-    if step != 1:
-        return None
     huge = isinstance(end, int) and end >= 2**31 - 1
+    if step != 1:  # backwards through all of it
+        return d if (step, start) == (-1, -1) and isinstance(end, int) and end < -(2**31) + 2 else None
     if isinstance(start, int) and start < 0:
         # the last −start: all of a dim that is no longer than that
         return D.apply("min", d, -start) if huge else None
-    if isinstance(start, Poly) and not D.never_negative(start):
+    if not D.never_negative(start):
         return None
     if isinstance(end, int) and end < 0:
         stop: Dim | None = d + end
-        return stop - start if start == 0 and D.never_negative(stop) else None
-    if isinstance(end, Poly) and not D.never_negative(end):
+    elif not D.never_negative(end):
         return None
-    stop = d if huge or end == d else D.apply("min", d, end)
-    if stop is None:
-        return None
-    length = stop - start
-    if D.never_negative(length) or start == 0:
-        return length
-    return None
+    else:
+        stop = d if huge or end == d else D.apply("min", d, end)
+    return None if stop is None else D.apply("max", stop - start, 0)
 
 
-@_row("Split")
-def _split_row(n: Node, ins: list[Value | None]) -> Loose | None:
-    return None  # all outputs at once: _split
-
-
-def _split(n: Node, ins: list[Value | None]) -> bool:
+def _split(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
     x = _dims(ins[0])
     if x is None or ins[0] is None:
-        return False
+        return None
     a = int(n.attributes.get("axis", 0)) % len(x)
-    parts: list[int] | None = ints(ins[1]) if len(ins) > 1 and ins[1] is not None else None
-    if parts is None and (len(ins) < 2 or ins[1] is None) and isinstance(x[a], int):
-        k = int(n.attributes.get("num_outputs", len(n.outputs)))
-        size = -(-x[a] // k)  # type: ignore[operator]
-        parts = [size] * (k - 1) + [x[a] - size * (k - 1)]  # type: ignore[operator]
-    for i, o in enumerate(n.outputs):
-        o.dtype = ins[0].dtype
-        improve(o, [*x[:a], parts[i] if parts is not None and i < len(parts) else None, *x[a + 1 :]])
-    return True
+    d, k = x[a], int(n.attributes.get("num_outputs", len(n.outputs)))
+    given = ins[1] if len(ins) > 1 else None
+    if given is not None:
+        asked = known(given)
+        parts: Loose = [None] * k if asked is None else list(asked.ravel())
+    elif isinstance(d, int):
+        size = -(-d // k)
+        parts = [size] * (k - 1) + [d - size * (k - 1)]
+        if parts[-1] < 0:
+            raise ValueError(f"{d} does not split into {k}")
+    else:
+        parts = [D.quotient(d, k)] * k
+    return [(ins[0].dtype, [*x[:a], p, *x[a + 1 :]]) for p in parts]
+
+
+def _attention(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
+    """q·kᵀ·v over heads: rank 4 is (batch, heads, length, size), rank 3 (batch, length, heads·size)."""
+    q, k, v = (_heads(_dims(x), n.attributes.get(h, 0)) for x, h in zip(ins, ("q_num_heads", *["kv_num_heads"] * 2)))
+    past = ins[4] if len(ins) > 4 else None
+    if q is None or k is None or v is None or ins[0] is None or ins[2] is None:
+        return None
+    before: Dim | None = 0 if past is None else None if past.dims is None else past.dims[2]
+    length = None if before is None or k[2] is None else before + k[2]
+    flat = v[3] * q[1] if q[1] != v[1] or ins[2].rank == 4 else (ins[2].dims or ())[2]
+    y = [*q[:3], v[3]] if ins[0].rank == 4 else [q[0], q[2], flat]
+    dtype, value = ins[0].dtype, ins[2].dtype
+    return [
+        (dtype, y), (dtype, [*k[:2], length, k[3]]), (value, [*v[:2], length, v[3]]), (dtype, [*q[:3], length]),
+    ]  # fmt: skip
+
+
+def _heads(x: Dims | None, heads: int) -> list[Any] | None:
+    if x is None or len(x) == 4:
+        return None if x is None else list(x)
+    return [x[0], heads, x[1], D.apply("floordiv", x[2], heads)]
+
+
+def _top_k(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
+    x, k = _dims(ins[0]), known(ins[1])
+    if x is None or ins[0] is None:
+        return None
+    out: list[Dim | None] = list(x)
+    out[int(n.attributes.get("axis", -1))] = None if k is None else k.ravel()[0]
+    return [(ins[0].dtype, out), (INT64, out)]
+
+
+_MANY.update(Split=_split, Attention=_attention, TopK=_top_k)
 
 
 _REDUCTIONS = [op for op in form.MOVED if op.startswith("Reduce")]
@@ -524,7 +567,7 @@ def _range(n: Node, ins: list[Value | None]) -> Loose | None:
     a, b, c = start.ravel()[0], limit.ravel()[0], delta.ravel()[0]
     if isinstance(a, int) and isinstance(b, int) and isinstance(c, int) and c:
         return [max(0, -(-(b - a) // c))]
-    return [b - a] if c == 1 and a is not None and b is not None and D.never_negative(b - a) else [None]
+    return [D.apply("max", b - a, 0)] if c == 1 and a is not None and b is not None else [None]
 
 
 @_row("ConstantOfShape")
@@ -539,7 +582,7 @@ def _constant_of_shape(n: Node, ins: list[Value | None]) -> Loose | None:
 @_row("NonZero")
 def _nonzero(n: Node, ins: list[Value | None]) -> Loose | None:
     x = _dims(ins[0])
-    return None if x is None else [len(x), None]
+    return None if x is None else [len(x) or None, None]
 
 
 @_row("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -564,7 +607,7 @@ def _conv(n: Node, ins: list[Value | None]) -> Loose | None:
         channels = w[0]
         kernel = kernel or list(w[2:])
     if a.get("ceil_mode", 0) or not kernel or len(kernel) != spatial:
-        return [x[0], channels, *[None] * spatial] if isinstance(x[2:], list) else None
+        return None
     strides, dilations = a.get("strides") or [1] * spatial, a.get("dilations") or [1] * spatial
     pads, auto = a.get("pads") or [0] * (2 * spatial), a.get("auto_pad", "NOTSET")
     out: list[Dim | None] = [x[0], channels]
@@ -581,6 +624,88 @@ def _conv(n: Node, ins: list[Value | None]) -> Loose | None:
             q = None if q is None else q + 1
         out.append(q)
     return out
+
+
+@_row("ConvTranspose")
+def _conv_transpose(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, w = _dims(ins[0]), _dims(ins[1])
+    if x is None or w is None:
+        return None
+    a = n.attributes
+    spatial = len(x) - 2
+    strides, dilations = a.get("strides") or [1] * spatial, a.get("dilations") or [1] * spatial
+    pads, extra = a.get("pads") or [0] * (2 * spatial), a.get("output_padding") or [0] * spatial
+    auto, asked = a.get("auto_pad", "NOTSET"), a.get("output_shape")
+    out: list[Dim | None] = [x[0], w[1] * int(a.get("group", 1))]
+    for i in range(spatial):
+        if asked:
+            out.append(asked[i - spatial])
+        elif auto in ("SAME_UPPER", "SAME_LOWER"):
+            out.append(x[2 + i] * strides[i])
+        else:
+            p = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
+            out.append((x[2 + i] - 1) * strides[i] + extra[i] + (w[2 + i] - 1) * dilations[i] + 1 - p)
+    return out
+
+
+@_row("Resize", "Upsample")
+def _resize(n: Node, ins: list[Value | None]) -> Loose | None:
+    x = _dims(ins[0])
+    scales = ins[1] if len(ins) == 2 else ins[2] if len(ins) > 2 else None
+    sizes = known(ins[3]) if len(ins) > 3 else None
+    if x is None or n.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return None
+    axes = [a % len(x) for a in n.attributes.get("axes") or range(len(x))]
+    out: list[Dim | None] = list(x)
+    if sizes is not None and n.attributes.get("keep_aspect_ratio_policy", "stretch") == "stretch":
+        for a, size in zip(axes, sizes.ravel()):
+            out[a] = size
+        return out
+    factors = scales.const if scales is not None else None
+    if factors is None or factors.size != len(axes) or any(f != int(f) for f in factors.tolist()):
+        return None
+    for a, f in zip(axes, factors.tolist()):
+        out[a] = x[a] * int(f)
+    return out
+
+
+@_row("OneHot")
+def _one_hot(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, depth = _dims(ins[0]), known(ins[1])
+    if x is None:
+        return None
+    a = int(n.attributes.get("axis", -1)) % (len(x) + 1)
+    return [*x[:a], None if depth is None else depth.ravel()[0], *x[a:]]
+
+
+@_row("DepthToSpace", "SpaceToDepth")
+def _depth_to_space(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, b = _dims(ins[0]), int(n.attributes["blocksize"])
+    if x is None or len(x) != 4:
+        return None
+    if n.op == "DepthToSpace":
+        return [x[0], D.apply("floordiv", x[1], b * b), x[2] * b, x[3] * b]
+    return [x[0], x[1] * (b * b), D.apply("floordiv", x[2], b), D.apply("floordiv", x[3], b)]
+
+
+@_row("STFT")
+def _stft(n: Node, ins: list[Value | None]) -> Loose | None:
+    x, step, window = _dims(ins[0]), known(ins[1]), _dims(ins[2]) if len(ins) > 2 else None
+    given = known(ins[3]) if len(ins) > 3 else None
+    length = given.ravel()[0] if given is not None else window[0] if window else None
+    if x is None or length is None or step is None:
+        return None if x is None else [x[0], None, None, 2]
+    bins = D.apply("floordiv", length, 2)
+    frames = D.apply("floordiv", x[1] - length, step.ravel()[0])
+    half = None if bins is None else bins + 1
+    whole = None if frames is None else frames + 1
+    return [x[0], whole, half if n.attributes.get("onesided", 1) else length, 2]
+
+
+@_row("Constant")
+def _constant(n: Node, ins: list[Value | None]) -> Loose | None:
+    t = n.attributes.get("value")
+    return t.shape if isinstance(t, Tensor) else None
 
 
 # ── values of small integer tensors ───────────────────────────────────────────────────────────────────────────────────
@@ -648,6 +773,15 @@ def _filled(n: Node, ins: list[Value | None]) -> Array | None:
     return np.full(shape, t.numpy().ravel()[0].item(), object) if isinstance(t, Tensor) else None
 
 
+@_value("Constant")
+def _constant_value(n: Node, ins: list[Value | None]) -> Array | None:
+    for name in ("value_int", "value_ints"):
+        if name in n.attributes:
+            return np.asarray(n.attributes[name], object)
+    t = n.attributes.get("value")
+    return t.numpy().astype(object) if isinstance(t, Tensor) and t.size <= KNOWN_LIMIT else None
+
+
 @_value("Identity")
 def _identity_value(n: Node, ins: list[Value | None]) -> Array | None:
     return known(ins[0])
@@ -660,22 +794,9 @@ def _cast_value(n: Node, ins: list[Value | None]) -> Array | None:
         return None
     if to == BOOL:
         return np.asarray([bool(x) if isinstance(x, (int, bool)) else None for x in k.ravel()], object).reshape(k.shape)
-    if to == INT64 and ins[0].dtype in (INT32, INT64, BOOL):
-        return np.asarray([int(x) if isinstance(x, bool) else x for x in k.ravel()] + [None], object)[:-1].reshape(
-            k.shape
-        )
-    if to == INT32 and ins[0].dtype in (
-        INT32,
-        INT64,
-        BOOL,
-    ):  # a dim fits: no runtime makes a tensor of 2^31 rows and casts its size
-        small = all(not isinstance(x, int) or -(2**31) <= x < 2**31 for x in k.ravel())
-        return (
-            np.asarray([int(x) if isinstance(x, bool) else x for x in k.ravel()] + [None], object)[:-1].reshape(k.shape)
-            if small
-            else None
-        )
-    return None
+    if to not in (INT64, INT32) or ins[0].dtype not in _WHOLE:
+        return None
+    return np.frompyfunc(lambda x: int(x) if isinstance(x, bool) else x, 1, 1)(k)
 
 
 @_value("Squeeze", "Unsqueeze", "Reshape", "Flatten")
@@ -850,7 +971,7 @@ def _dims(v: Value | None) -> Dims | None:
 
 
 def _by_onnx(node: Node, opsets: dict[str, int], staged: bool) -> None:
-    """One C++ `infer_node_outputs` (about 60 µs); names of dims go out and come back as text."""
+    """One C++ `infer_node_outputs` (about 60 µs); dims that are no numbers go out and come back under short names."""
     opset = opsets.get(node.domain, 0)
     s = form.schema(node.op, opset, node.domain)
     if s is None or node.bodies:
@@ -858,13 +979,12 @@ def _by_onnx(node: Node, opsets: dict[str, int], staged: bool) -> None:
     p = NodeProto(op_type=node.op, domain=node.domain)
     types: dict[str, TypeProto] = {}
     data: dict[str, Any] = {}
-    texts: set[str] = set()
+    names: dict[Dim, str] = {}
     for i, v in enumerate(node.inputs):
         p.input.append(f"i{i}" if v is not None else "")
         if v is None:
             continue
-        types[f"i{i}"] = type_proto(v)
-        texts.update(str(d) for d in v.dims or () if isinstance(d, Poly))
+        types[f"i{i}"] = _type(v, names)
         if v.is_const and v.tensor is not None and v.tensor.size <= KNOWN_LIMIT:
             data[f"i{i}"] = v.tensor.to_proto(f"i{i}")
     p.output.extend(f"o{i}" if o.name or staged or i == 0 else "" for i, o in enumerate(node.outputs))
@@ -888,10 +1008,28 @@ def _by_onnx(node: Node, opsets: dict[str, int], staged: bool) -> None:
             continue
         o.dtype = t.tensor_type.elem_type or o.dtype
         if t.tensor_type.HasField("shape"):
-            improve(o, [_back(d, texts) for d in t.tensor_type.shape.dim])
+            back = {name: d for d, name in names.items()}
+            improve(o, [_back(d, back) for d in t.tensor_type.shape.dim])
 
 
-def _back(d: Any, texts: set[str]) -> Dim | None:
+def _type(v: Value, names: dict[Dim, str]) -> TypeProto:
+    """The type of v, each polynomial under a name of its own."""
+    if v.type is not None:
+        return v.type
+    t = TypeProto()
+    t.tensor_type.elem_type = v.dtype
+    if v.dims is not None:
+        t.tensor_type.shape.SetInParent()
+        for d in v.dims:
+            x = t.tensor_type.shape.dim.add()
+            if isinstance(d, int):
+                x.dim_value = d
+            else:
+                x.dim_param = names.setdefault(d, f"d{len(names)}")
+    return t
+
+
+def _back(d: Any, names: dict[str, Dim]) -> Dim | None:
     if d.HasField("dim_value"):
         return d.dim_value if d.dim_value >= 0 else None
-    return D.named(d.dim_param) if d.dim_param in texts else None
+    return names.get(d.dim_param)
