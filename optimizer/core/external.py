@@ -33,7 +33,7 @@ def attach(proto: ModelProto, folder: Path | None) -> tuple[MappedFile, ...]:
 
 def _attach(t: TensorProto, folder: Path | None, files: dict[str, MappedFile]) -> None:
     at = f"tensor {t.name!r}"
-    where = {e.key: e.value for e in t.external_data}
+    where = {e.key: str(e.value) for e in t.external_data}  # what is not UTF-8 comes as bytes
     location = where.get("location", "")
     at = f"{at}, external data {location!r}"
     if folder is None:

@@ -6,8 +6,9 @@ import gc
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -17,9 +18,9 @@ from onnx import AttributeProto, ModelProto, TensorProto
 from optimizer.core import wire
 from optimizer.core.errors import BadInput, ToolFailure
 from optimizer.core.external import attach
-from optimizer.core.graph import Model, Source, lift, lower
+from optimizer.core.graph import Model, Source, lift, lower, set_field
 from optimizer.core.region import TOKEN, Buffer, MappedFile, Region
-from optimizer.core.staging import staged
+from optimizer.core.staging import data_of, staged
 from optimizer.core.tensor import Tensor
 from optimizer.core.text import safe
 from optimizer.core.valid import check_head, check_model
@@ -40,17 +41,14 @@ def read(source: ModelLike) -> Model:
     """
     if isinstance(source, (str, os.PathLike)):
         return _read_file(Path(source))
-    folder = None
     if isinstance(source, (bytes, bytearray, memoryview)):
-        buffer = Buffer(bytes(source))
-    else:
-        proto, folder = _proto_of(source)
-        try:
-            buffer = Buffer(proto.SerializeToString())
-        except EncodeError as e:
-            raise BadInput(
-                "the model in memory is larger than 2 GiB", fix="save it with external data and name the file"
-            ) from e
+        return _read(Buffer(bytes(source)), None, None)
+    proto, folder = _proto_of(source)
+    try:
+        buffer = Buffer(proto.SerializeToString())
+    except EncodeError:
+        skeleton, buffers = _taken_apart(proto)
+        return _admit(skeleton, Source(None, sum(b.size for b in buffers), buffers), folder)
     return _read(buffer, None, folder)
 
 
@@ -63,8 +61,9 @@ def _read_file(path: Path) -> Model:
     except IsADirectoryError as e:
         raise BadInput("the model is a folder", at=at, fix="name the .onnx file in it") from e
     except (OSError, ValueError) as e:
+        why = safe(getattr(e, "strerror", None) or str(e))
         raise BadInput(
-            f"the model file cannot be opened: {safe(str(e))}", at=at, fix="check the path and its permissions"
+            f"the model file cannot be opened: {why}", at=at, fix="check the path and its permissions"
         ) from e
     try:
         return _read(buffer, path, path.parent)
@@ -84,18 +83,45 @@ def _read(buffer: Buffer, path: Path | None, folder: Path | None) -> Model:
             "this is not an ONNX model, or it is damaged: protobuf cannot parse it",
             fix="export or copy it again; a file that was cut in transfer looks like this",
         ) from e
+    named = skeleton.count(b"location") > skeleton.count(TOKEN.encode())
+    return _admit(proto, Source(path, buffer.size, (buffer,)), folder, external=named)
+
+
+def _admit(proto: ModelProto, source: Source, folder: Path | None, *, external: bool = True) -> Model:
+    """The graph of a proto that is ours, if it is a valid one; `external`: some of its data may lie in other files."""
     check_head(proto)
-    files: tuple[MappedFile, ...] = ()
-    if skeleton.count(b"location") > skeleton.count(TOKEN.encode()):
-        files = attach(proto, folder)
+    if external:
+        source = replace(source, external=attach(proto, folder))
     with _no_collection():
-        model = lift(proto, Source(path, buffer.size, buffer, files))
+        model = lift(proto, source)
     check_model(model)
     return model
 
 
+def _taken_apart(proto: ModelProto) -> tuple[ModelProto, tuple[Buffer, ...]]:
+    """A copy of a proto that is larger than one message may be, its large initializers left in buffers."""
+    out = ModelProto()
+    for f, x in proto.ListFields():
+        if f.name != "graph":
+            set_field(out, f.name, x)
+    for f, x in proto.graph.ListFields():
+        if f.name != "initializer":
+            set_field(out.graph, f.name, x)
+    buffers: list[Buffer] = []
+    for t in proto.graph.initializer:
+        raw = t.raw_data
+        copy = out.graph.initializer.add()
+        for f, x in t.ListFields():
+            if f.name != "raw_data" or len(raw) < wire.LARGE:
+                set_field(copy, f.name, x)
+        if len(raw) >= wire.LARGE:
+            buffers.append(Buffer(raw))
+            Region(buffers[-1], 0, len(raw)).refer(copy)
+    return out, tuple(buffers)
+
+
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _no_collection() -> Generator[None, None, None]:
     """Without garbage collection: a lift makes many objects and no garbage."""
     if not gc.isenabled():
         yield
@@ -172,7 +198,7 @@ def write(
         with staged(model, [path], force) as (file,):
             file.write(chunks)
         return [path]
-    data = path.with_name(path.name + ".data")
+    data = data_of(path)
     whole = Buffer(skeleton)
     places: dict[tuple[str, int, int], int] = {}
     laid: list[tuple[int, Region]] = []
@@ -220,25 +246,26 @@ def graph_hash(model: Model) -> str:
 
 
 def weights(model: Model, *, full: bool = False) -> list[dict[str, Any]]:
-    """One row a weight of 1 KiB or more: name, length, and where it lies (file, offset, mtime) or what it holds (sha256).
+    """One row a weight of 1 KiB or more: name, length, and what identifies it.
+
+    That is where it lies (file, offset, mtime) if it was left in the model's files, and its sha256 if it was not.
 
     Args:
         model: just read, so that what lies in the file is what the row says.
-        full: hash every weight; else only those that lie in no file.
+        full: every weight's sha256.
     """
-    folder = model.source.path.parent if model.source and model.source.path else Path()
+    source = model.source
+    folder = source.path.parent if source is not None and source.path is not None else Path()
+    lies_in = (*source.buffers, *source.external) if source is not None else ()
+    files: dict[Buffer, MappedFile] = {f: f for f in lies_in if isinstance(f, MappedFile)}
     rows: list[dict[str, Any]] = []
     for name, t in _tensors(model):
-        if t.nbytes < wire.LARGE or t.dtype == TensorProto.STRING:
+        if t.dtype == TensorProto.STRING or t.nbytes < wire.LARGE:
             continue
         row: dict[str, Any] = {"name": name, "file": None, "offset": None, "length": t.nbytes, "mtime_ns": None}
-        buffer = t.region.buffer if t.region else None
-        if t.region and isinstance(buffer, MappedFile) and buffer.links:
-            row |= {
-                "file": os.path.relpath(buffer.path, folder),
-                "offset": t.region.offset,
-                "mtime_ns": buffer.mtime_ns,
-            }
+        if t.region is not None and (file := files.get(t.region.buffer)) is not None:
+            row["file"], row["mtime_ns"] = os.path.relpath(file.path, folder), file.mtime_ns
+            row["offset"] = t.region.offset
         if full or row["file"] is None:
             digest = hashlib.sha256()
             for block in t.blocks():

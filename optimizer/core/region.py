@@ -115,7 +115,7 @@ class Region:
         if t.data_location != TensorProto.EXTERNAL:
             return None
         where = {e.key: e.value for e in t.external_data}
-        location = where.get("location", "")
+        location = str(where.get("location"))  # what is not UTF-8 comes as bytes
         if not location.startswith(TOKEN):
             return None
         buffer = _buffers.get(location)
@@ -148,7 +148,7 @@ def reference(location: str, offset: int, length: int) -> list[StringStringEntry
 
 
 class _Scratch(MappedFile):
-    """New weights spill here, so that a model larger than memory can be rewritten; the file vanishes with the process."""
+    """New weights spill here, so that a model larger than memory can be rewritten; it vanishes with the process."""
 
     def __init__(self) -> None:
         fd, name = tempfile.mkstemp(prefix="graphwright-")
@@ -173,4 +173,4 @@ def spill(array: NDArray[Any]) -> Region:
     global _scratch
     if _scratch is None:
         _scratch = _Scratch()
-    return _scratch.put(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+    return _scratch.put(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -8,8 +8,8 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -31,9 +31,7 @@ class Staged:
     def __init__(self, target: Path) -> None:
         self.target = target
         self.path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
-        self._file = open(
-            os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb"
-        )
+        self._file = self.path.open("xb")
 
     def write(self, chunks: Iterable[Chunk], offset: int | None = None) -> None:
         """Append the chunks, or write them at `offset`; regions of files are copied by the kernel where it can."""
@@ -71,19 +69,17 @@ class Staged:
 
     def discard(self) -> None:
         """Remove what was written, if it still lies under its temporary name."""
-        try:
+        with suppress(OSError):  # a full disk: nothing of this file is wanted any more
             self._file.close()
-        except OSError:
-            pass  # a full disk: nothing of this file is wanted any more
         self.path.unlink(missing_ok=True)
 
 
 @contextmanager
-def staged(model: Model, targets: list[Path], force: bool) -> Iterator[list[Staged]]:
+def staged(model: Model, targets: list[Path], force: bool) -> Generator[list[Staged], None, None]:
     """Files that become `targets` at the end of the block, in this order, the model last.
 
     Of several, the old model is removed before the first is renamed, so that a kill leaves no model rather than a wrong
-    one. On any failure, an interrupt and SIGTERM included, the temporary files are removed and the targets are as before.
+    one. On any failure, an interrupt and SIGTERM included, the temporary files go and the targets are as before.
 
     Raises:
         BadInput: a target exists and not `force`, holds weights that `model` still reads, or cannot be written.
@@ -102,7 +98,7 @@ def staged(model: Model, targets: list[Path], force: bool) -> Iterator[list[Stag
                 if len(files) > 1:
                     targets[-1].unlink(missing_ok=True)
                 for f in files:
-                    os.replace(f.path, f.target)
+                    f.path.replace(f.target)
             finally:
                 for f in files:
                     f.discard()
@@ -111,34 +107,37 @@ def staged(model: Model, targets: list[Path], force: bool) -> Iterator[list[Stag
 
 
 def check_targets(model: Model, targets: Iterable[Path], force: bool) -> None:
-    """Whether these files may be written.
+    """Whether these files, and external data beside them, may be written.
 
     Raises:
         BadInput: one exists and not `force`, is no regular file, or holds weights that `model` still reads.
     """
-    for target in targets:
-        _check_target(model, target, force)
-
-
-def _check_target(model: Model, target: Path, force: bool) -> None:
-    at = safe(str(target))
-    if not (target.exists() or target.is_symlink()):
-        return
-    if target.exists() and not target.is_file():
-        raise BadInput("the output is not a regular file", at=at, fix="name a file")
-    if not force:
-        raise BadInput("the output file exists already", at=at, fix="--force replaces it")
     source = model.source
-    if source is None or not target.exists():
-        return
-    if any(f.path.exists() and target.samefile(f.path) for f in source.external):
-        raise BadInput(
-            "the output would replace weights that the input still refers to", at=at, fix="give the output another name"
-        )
-    if source.path is not None and source.path.exists() and target.samefile(source.path) and source.external:
-        raise BadInput(
-            "a model with external data cannot be rewritten in place", at=at, fix="give the output another name"
-        )
+    for target in targets:
+        at = safe(str(target))
+        if target.exists() and not target.is_file():
+            raise BadInput("the output is not a regular file", at=at, fix="name a file")
+        if not force and (target.exists() or target.is_symlink()):
+            raise BadInput("the output file exists already", at=at, fix="--force replaces it")
+        if source is None or not source.external:
+            continue
+        if any(_same(place, f.path) for place in (target, data_of(target)) for f in source.external):
+            raise BadInput(
+                "the output would replace weights that the input refers to", at=at, fix="give the output another name"
+            )
+        if source.path is not None and _same(target, source.path):
+            raise BadInput(
+                "a model with external data cannot be rewritten in place", at=at, fix="give the output another name"
+            )
+
+
+def data_of(path: Path) -> Path:
+    """Where the external data of the model at `path` goes."""
+    return path.with_name(path.name + ".data")
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.exists() and b.exists() and a.samefile(b)
 
 
 def _told(e: OSError, target: Path) -> GraphwrightError:
@@ -155,8 +154,8 @@ def _told(e: OSError, target: Path) -> GraphwrightError:
 
 
 @contextmanager
-def terminate_as_exit() -> Iterator[None]:
-    """SIGTERM ends the program as an exception would, so that temporary files go; a handler of the program's own stays."""
+def terminate_as_exit() -> Generator[None, None, None]:
+    """SIGTERM ends the program as an exception would, so that temporary files go; the program's own handler stays."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL

@@ -1,4 +1,4 @@
-"""join(split(bytes)) = bytes: a model taken apart into a small skeleton and its weights, which are not parsed or copied.
+"""join(split(bytes)) = bytes: a model as a small skeleton and its weights, which are not parsed and not copied.
 
 A skeleton is a whole, serialized ModelProto in which each large raw_data is replaced by a reference to the region where
 it lies (`core.region`). The walk reads tags and lengths only, and enters only messages that can hold what it looks for.
