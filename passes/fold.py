@@ -11,7 +11,7 @@ import numpy as np
 from optimizer.core import facts, transfer
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.form import Decline
-from optimizer.core.graph import Graph, Node, Value
+from optimizer.core.graph import Graph, Node, Value, body_names
 from optimizer.core.rule import Pass, procedure
 from optimizer.core.tensor import Array, Tensor, numpy_dtype, onnx_dtype
 from passes.kernels import evaluate
@@ -46,6 +46,30 @@ def constant_value(editor: Editor, graph: Graph) -> None:
                 region = large
     for region in {id(r): r for r in regions.values()}.values():
         _fold(editor, sorted(region, key=lambda n: n.pos))
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def decided_if(editor: Editor, graph: Graph) -> None:
+    """If(a condition that is known) → the nodes of its branch"""
+    for n in editor.news("fold.decided_if", graph):
+        if n.op != "If" or n.domain or n.inputs[0] is None:
+            continue
+        condition = transfer.known(n.inputs[0])
+        if condition is None or not isinstance(taken := condition.ravel()[0], bool | int):
+            continue
+        name = "then_branch" if taken else "else_branch"
+        body = next(b for b, attribute in zip(n.bodies, body_names(n)) if attribute == name)
+        inner = editor.stage_body(body)
+        pairs = [(o, _made(editor, o, v)) for o, v in zip(n.outputs, inner) if o.uses or o.is_output]
+        if pairs:
+            editor.replace([o for o, _ in pairs], [v for _, v in pairs], must_go=[n], shape="the branch that is taken")
+
+
+def _made(editor: Editor, o: Value, v: Value) -> Value:
+    """What stands for an output of the If: a graph's output must be made by a node of its own."""
+    if o.is_output and (v.producer is None or v.graph is not None):
+        return editor.op.Constant(value=v.tensor) if v.is_const else editor.op.Identity(v)
+    return v
 
 
 def _foldable(n: Node, graph: Graph) -> bool:
@@ -146,4 +170,4 @@ def cast_like(editor: Editor, graph: Graph) -> None:
         editor.replace([n.output], [y], shape="Cast keeps the shape")
 
 
-FOLD = Pass("fold", (cast_like, constant_value, known_value))
+FOLD = Pass("fold", (cast_like, decided_if, constant_value, known_value))

@@ -19,7 +19,7 @@ from onnx import ModelProto, helper
 
 from optimizer.core import form, transfer
 from optimizer.core.form import Decline, constant
-from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, lift, use
+from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, copy_node, lift, use
 from optimizer.core.target import PORTABLE, Target
 from optimizer.core.tensor import Tensor, numpy_dtype
 
@@ -50,7 +50,7 @@ class Edit:
     rule: str
     fidelity: Fidelity
     evidence: Evidence
-    graph: Graph
+    scope: tuple[str, ...]
     equal: tuple[tuple[Value, Value], ...]
     names: tuple[tuple[str, str], ...]
     gone: tuple[Node, ...]
@@ -188,6 +188,16 @@ class Editor:
         new.outputs = [Value("", new) for _ in node.outputs]
         transfer.infer(new, self.model.opsets)
         return tuple(new.outputs)
+
+    def stage_body(self, body: Graph, given: Sequence[Value] = ()) -> list[Value]:
+        """A copy of a body's nodes outside the graph, its inputs replaced by `given`; the values that are its outputs there."""
+        mapping: dict[Value, Value] = dict(zip(body.inputs, given))
+        for v in body.initializers:
+            if v.tensor is not None:
+                mapping.setdefault(v, constant(v.tensor))
+        for n in body:
+            copy_node(n, mapping)
+        return [mapping.get(v, v) for v in body.outputs]
 
     def _operands(self, op: str, operands: Sequence[Any], opset: int, domain: str) -> list[Value | None]:
         if all(x is None or isinstance(x, Value) for x in operands):
@@ -414,11 +424,13 @@ class Editor:
                 v.name = model.fresh_name(self.rule or "const")
         for n in p.new:
             for i, o in enumerate(n.outputs):
-                if not o.name and (o.uses or not form.optional_output(n.op, model.opsets.get(n.domain, 0), n.domain, i)):
+                if not o.name and (
+                    o.uses or not form.optional_output(n.op, model.opsets.get(n.domain, 0), n.domain, i)
+                ):
                     o.name = model.fresh_name(self.rule or "value")
         self.log.append(
             Edit(
-                p.id, self.phase, self.rule, self.fidelity, self.evidence, g, p.equal,
+                p.id, self.phase, self.rule, self.fidelity, self.evidence, tuple(g.path()), p.equal,
                 tuple((was, b.name) for was, (_, b) in zip(names, p.equal)),
                 p.gone, p.new, tuple(renamed), note, tuple(journal),
             )
@@ -571,7 +583,7 @@ class Editor:
                 rule=self.rule,
                 fidelity=self.fidelity,
                 evidence=self.evidence,
-                graph=graph,
+                scope=tuple(graph.path()),
                 equal=(),
                 names=(),
                 gone=tuple(gone),
@@ -737,7 +749,6 @@ def _hand_on(a: Value, b: Value) -> None:
         transfer.improve(b, a.dims)
 
 
-
 def _touch(g: Graph, journal: list[tuple[Any, ...]]) -> None:
     """Mark the body, and those around it, as no longer what their protos say."""
     body: Graph | None = g
@@ -776,7 +787,6 @@ def _rename(v: Value, name: str, journal: list[tuple[Any, ...]]) -> None:
 # inverse steps
 def _set_bytes(editor: Editor, n: int) -> None:
     editor.bytes = n
-
 
 
 def _move(g: Graph, n: Node, was: Any) -> None:

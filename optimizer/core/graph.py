@@ -216,7 +216,7 @@ class Graph:
         g = self
         while g.owner is not None:
             at = g.owner.bodies.index(g)
-            out.append(f"{g.owner.name or g.owner.op}.{_body_names(g.owner)[at]}")
+            out.append(f"{g.owner.name or g.owner.op}.{body_names(g.owner)[at]}")
             assert g.owner.graph is not None
             g = g.owner.graph
         return out[::-1]
@@ -336,6 +336,48 @@ def attach(node: Node, count: int = 1) -> None:
                 use(v, node, count)
 
 
+def copy_node(node: Node, mapping: dict[Value, Value]) -> Node:
+    """A copy outside any graph, bodies included, reading what `mapping` says; its outputs are added to `mapping`.
+
+    The copy keeps the values' names: it is meant to take the original's place.
+    """
+    new = Node(node.op, node.domain, node.name, None)
+    new.set_attributes(node.attributes)
+    new.inputs = [None if v is None else mapping.get(v, v) for v in node.inputs]
+    for v in node.outputs:
+        mapping[v] = _copy_value(v, new, None)
+    new.outputs = [mapping[v] for v in node.outputs]
+    new.bodies = tuple(_copy_body(b, new, mapping) for b in node.bodies)
+    return new
+
+
+def _copy_body(body: Graph, owner: Node, mapping: dict[Value, Value]) -> Graph:
+    g = Graph(body.model, owner, body.proto)
+    g.touched, g.infos = True, body.infos
+    for v in (*body.inputs, *body.initializers):
+        if v not in mapping:
+            mapping[v] = _copy_value(v, None, g)
+    g.inputs = [mapping[v] for v in body.inputs]
+    g.initializers = {mapping[v]: None for v in body.initializers}
+    g.dead = {mapping[v] for v in body.dead}
+    for n in body:
+        new = copy_node(n, mapping)
+        for v in new.outputs:
+            v.graph = g
+        g.link(new, g.prev)
+    g.outputs = [mapping.get(v, v) for v in body.outputs]
+    for v in g.outputs:
+        v.is_output = v.is_output or v.graph is g
+    return g
+
+
+def _copy_value(v: Value, producer: Node | None, graph: Graph | None) -> Value:
+    new = Value(v.name, producer, graph)
+    new.tensor, new.type, new.dtype, new.dims, new.known = v.tensor, v.type, v.dtype, v.dims, v.known
+    new.is_input, new.is_output = v.is_input, graph is not None and v.is_output
+    return new
+
+
 # ── attributes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -376,7 +418,7 @@ def attribute_proto(name: str, value: Attribute) -> AttributeProto:
     return helper.make_attribute(name, value)
 
 
-def _body_names(node: Node) -> list[str]:
+def body_names(node: Node) -> list[str]:
     assert node.proto is not None or node.bodies
     attributes = node.proto.attribute if node.proto is not None else (
         a for a in node.attributes.values() if isinstance(a, AttributeProto)

@@ -70,7 +70,7 @@ def log_row(e: Edit) -> dict[str, Any]:
         "id": e.id,
         "phase": e.phase,
         "rule": e.rule,
-        "scope": e.graph.path(),
+        "scope": list(e.scope),
         "fidelity": e.fidelity.value,
         "evidence": e.evidence.value,
         "equal": [list(pair) for pair in e.names],
