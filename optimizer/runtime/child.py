@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 
 from optimizer.core.errors import GraphwrightError, ToolFailure
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 _channel: IO[str] | None = None  # in a child: where messages to the parent go
 
@@ -129,9 +129,7 @@ def _obituary(function: str, code: int, announced: str, timeout: float | None, n
             how = f"signal {-code}"
     last = noise.read().decode(errors="replace").strip().splitlines()[-1:]
     fix = "give the machine more memory" if code == -9 else None
-    return ChildDied(
-        ": ".join([f"the child process running {function} died ({how})", *last]), fix=fix, stage=announced
-    )
+    return ChildDied(": ".join([f"the child process running {function} died ({how})", *last]), fix=fix, stage=announced)
 
 
 def _revive(error: dict[str, Any]) -> GraphwrightError:
@@ -164,7 +162,7 @@ def _describe(error: Exception) -> dict[str, Any]:
     }
 
 
-def _serve() -> None:
+def serve() -> None:
     """Read one request from stdin, answer it on what was stdout."""
     global _channel
     _channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -180,4 +178,4 @@ def _serve() -> None:
 
 if __name__ == "__main__":
     # `-m` runs this file as __main__; the functions it calls import it by its name, and must find the same channel.
-    importlib.import_module("optimizer.runtime.child")._serve()
+    importlib.import_module("optimizer.runtime.child").serve()
