@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from optimizer.core.rule import Pass
-from passes.simplify import shapes, twins
+from passes.simplify import identities, shapes, twins
 
-SIMPLIFY = Pass("simplify", (*shapes.STEPS, *twins.STEPS))
+SIMPLIFY = Pass("simplify", (*identities.STEPS, *shapes.STEPS, *twins.STEPS))
