@@ -1,0 +1,130 @@
+"""Scales and shifts per output channel move into the weights of the linear operation before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from optimizer.core import facts
+from optimizer.core.pattern import const, op, optional, scalar, values
+from optimizer.core.rule import decline, rule
+from optimizer.core.tensor import Array
+
+(x,) = values("x")
+w, gamma, beta, mean, var, m = const("w gamma beta mean var m")
+b = optional(const("b"))
+eps = scalar("eps")
+
+
+def _normalized(p: Any) -> Any:
+    return op.BatchNormalization(p, gamma, beta, mean, var, epsilon=eps, name="bn")
+
+
+def _scale_shift(gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
+    """s = γ/√(σ²+ε) and t = β − μ·s, so that BatchNormalization(y) = y·s + t."""
+    s = gamma / np.sqrt(var + eps)
+    return s, beta - mean * s
+
+
+def _vector(m: Array, rank: int, channels: int) -> Array | None:
+    """A constant that broadcasts along the channel axis (1) alone, as a vector of `channels`."""
+    shape = (1,) * (rank - m.ndim) + m.shape
+    if len(shape) != rank or any(d != 1 for i, d in enumerate(shape) if i != 1) or shape[1] not in (1, channels):
+        return None
+    return np.broadcast_to(m.reshape(-1), (channels,)).astype(m.dtype)
+
+
+def _columns(w: Array, s: Array, conv: Any) -> Array:
+    """w with its output channels multiplied by s: axis 0 of Conv, axis 1 of each group of ConvTranspose."""
+    tail = [1] * (w.ndim - 2)
+    if conv.op == "Conv":
+        return w * s.reshape(-1, 1, *tail)
+    g = conv.attributes.get("group", 1)
+    grouped = w.reshape(g, w.shape[0] // g, *w.shape[1:]) * s.reshape(g, 1, w.shape[1], *tail)
+    return grouped.reshape(w.shape)
+
+
+def _out_channels(w: Array, conv: Any) -> int:
+    return w.shape[0] if conv.op == "Conv" else w.shape[1] * conv.attributes.get("group", 1)
+
+
+def _convolution(op: Any, conv: Any, x: Any, w: Array, b: Array) -> Any:
+    return getattr(op, conv.op)(x, w, b, **conv.attributes)
+
+
+conv = op.Conv(x, w, b, name="conv") | op.ConvTranspose(x, w, b, name="conv")
+
+
+@rule(_normalized(conv), where=lambda bn: facts.pure(bn), domain="inference")
+def conv_batch_norm(
+    op: Any, x: Any, w: Any, b: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: Any, conv: Any
+) -> Any:
+    """γ·(Conv(x, W) + b − μ)/√(σ²+ε) + β → Conv(x, W·s) + (b − μ)·s + β with s = γ/√(σ²+ε)"""
+    s, t = _scale_shift(gamma, beta, mean, var, eps)
+    return _convolution(op, conv, x, _columns(w, s, conv), t if b is None else b * s + t)
+
+
+@rule(op.Mul(conv, m))
+def conv_scale(op: Any, x: Any, w: Any, b: Any, m: Any, conv: Any) -> Any:
+    """m · Conv(x, W, b) → Conv(x, m·W, m·b), m one number a channel"""
+    s = _vector(m, w.ndim, _out_channels(w, conv))
+    if s is None:
+        return decline("not one number a channel")
+    scaled = _columns(w, s, conv)
+    return getattr(op, conv.op)(x, scaled, None if b is None else b * s, **conv.attributes)
+
+
+@rule(op.Add(conv, m))
+def conv_shift(op: Any, x: Any, w: Any, b: Any, m: Any, conv: Any) -> Any:
+    """Conv(x, W, b) + m → Conv(x, W, b + m), m one number a channel"""
+    t = _vector(m, w.ndim, _out_channels(w, conv))
+    if t is None:
+        return decline("not one number a channel")
+    weight = conv.inputs[1]
+    return _convolution(op, conv, x, weight, t if b is None else b + t)
+
+
+@rule(op.Mul(_normalized(x), m), where=lambda bn: facts.pure(bn), domain="inference")
+def batch_norm_scale(op: Any, x: Any, gamma: Any, beta: Any, mean: Any, var: Any, m: Any, bn: Any) -> Any:
+    """m · BatchNormalization(x, γ, β) → BatchNormalization(x, m·γ, m·β), m one number a channel"""
+    return _rescaled(op, x, gamma, beta, m, bn, scale=True)
+
+
+@rule(op.Add(_normalized(x), m), where=lambda bn: facts.pure(bn), domain="inference")
+def batch_norm_shift(op: Any, x: Any, gamma: Any, beta: Any, mean: Any, var: Any, m: Any, bn: Any) -> Any:
+    """BatchNormalization(x, γ, β) + m → BatchNormalization(x, γ, β + m), m one number a channel"""
+    return _rescaled(op, x, gamma, beta, m, bn, scale=False)
+
+
+def _rescaled(op: Any, x: Any, gamma: Array, beta: Array, m: Array, bn: Any, *, scale: bool) -> Any:
+    v = _vector(m, len(x.dims), len(gamma)) if x.dims is not None and len(x.dims) > 1 else None
+    if v is None:
+        return decline("not one number a channel")
+    g, t = (gamma * v, beta * v) if scale else (bn.inputs[1], beta + v)
+    return op.BatchNormalization(x, g, t, bn.inputs[3], bn.inputs[4], **bn.attributes)
+
+
+@rule(_normalized(op.Gemm(x, w, b, name="gemm")), where=lambda bn: facts.pure(bn), domain="inference")
+def gemm_batch_norm(
+    op: Any, x: Any, w: Any, b: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: Any, gemm: Any
+) -> Any:
+    """γ·(α·x·W + β'·c − μ)/√(σ²+ε) + β → α·x·(W·s) + β'·c·s + β − μ·s"""
+    s, t = _scale_shift(gamma, beta, mean, var, eps)
+    own = {**gemm.attributes, "beta": 1.0}
+    column = s.reshape(-1, 1) if gemm.attributes.get("transB", 0) else s
+    return op.Gemm(x, w * column, t if b is None else gemm.attributes.get("beta", 1.0) * b * s + t, **own)
+
+
+@rule(_normalized(op.MatMul(x, w)), where=lambda bn: facts.pure(bn), domain="inference")
+def matmul_batch_norm(op: Any, x: Any, w: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: Any) -> Any:
+    """γ·(x·W − μ)/√(σ²+ε) + β → x·(W·s) + β − μ·s"""
+    if x.dims is None or len(x.dims) != 2 or w.ndim != 2:
+        return decline("not two matrices")
+    s, t = _scale_shift(gamma, beta, mean, var, eps)
+    return op.Gemm(x, w * s, t)
+
+
+RULES = (
+    batch_norm_scale, batch_norm_shift, conv_batch_norm, conv_scale, conv_shift, gemm_batch_norm, matmul_batch_norm,
+)  # fmt: skip
