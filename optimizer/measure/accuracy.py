@@ -20,9 +20,9 @@ from optimizer.measure import expect as expectation
 from optimizer.runtime import child
 from optimizer.runtime.card import Card, resolve
 from optimizer.runtime.child import ChildDied
+from optimizer.runtime.feeds import feeds_source
 
 if TYPE_CHECKING:
-    from optimizer.core.feeds import Feed
     from optimizer.runtime.card import ModelLike
 
 SCHEMA = "graphwright.validation/1"
@@ -134,7 +134,7 @@ def validate(
     first, second = resolve(original), resolve(result)
     card = card or first.card
     with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
-        source = _feeds_source(feeds, Path(folder))
+        source = feeds_source(feeds, Path(folder))
         try:
             report = child.call(
                 "optimizer.measure.judge:judge",
@@ -155,16 +155,6 @@ def validate(
         return validation
     measured = _measured(wanted, validation, first.path, second.path)
     return replace(validation, expect=expectation.check_all(wanted, measured))
-
-
-def _feeds_source(feeds: Any, folder: Path) -> str | None:
-    """FEEDS as the child understands it; a caller's own batches are written down for it."""
-    from optimizer.runtime.feeds import write_feeds
-
-    if feeds is None or isinstance(feeds, (str, os.PathLike)):
-        return None if feeds is None else os.fspath(cast("str", feeds))
-    batches = [feeds] if isinstance(feeds, Mapping) else cast("Sequence[Feed]", feeds)
-    return str(write_feeds(cast("Sequence[Feed]", batches), folder))
 
 
 def _is_lossy(result: Path) -> bool:

@@ -7,7 +7,6 @@ One pair of sessions is open at a time; the outputs of the first pass wait on di
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import pickle
@@ -23,7 +22,17 @@ from optimizer.core.errors import BadInput
 from optimizer.measure.compare import Difference, compare, sqnr_db
 from optimizer.runtime.card import Card, read_card
 from optimizer.runtime.child import stage
-from optimizer.runtime.feeds import STRESS, check_feed, draw, find_bindings, free_dims, open_feeds, regimes
+from optimizer.runtime.feeds import (
+    STRESS,
+    binding_of,
+    check_dims,
+    check_feed,
+    draw,
+    find_bindings,
+    free_dims,
+    open_feeds,
+    regimes,
+)
 from optimizer.runtime.interface import Interface, OutputSpec, differences, read_interface
 from optimizer.runtime.kernels import census
 from optimizer.runtime.session import Session, SessionError, open_session
@@ -299,11 +308,7 @@ class _Judge:
 
     def _choose_bindings(self, original: Session) -> None:
         free, given = free_dims(self.interface), self.request.dims
-        for name in given:
-            if name not in free:
-                near = difflib.get_close_matches(name, free, 1)
-                fix = f"did you mean {near[0]!r}?" if near else f"its free dimensions are {', '.join(free) or 'none'}"
-                raise BadInput(f"the model has no free dimension {name!r}", at=self.request.original, fix=fix)
+        check_dims(self.interface, given, self.request.original)
         if self.request.feeds not in (None, "random"):
             return  # the batches bring their own
         declared = self.card.dims if self.card is not None else ()
@@ -355,18 +360,10 @@ class _Judge:
             batches = feeds(seed)
             for feed in itertools.islice(batches, _PER_SEED) if by_seed else batches:
                 check_feed(feed, self.interface)
-                binding = self._binding_of(feed)
+                binding = binding_of(feed, self.interface)
                 if binding not in self.bindings:
                     self.bindings.append(binding)
                 yield _Batch(feed, binding, seed, "given")
-
-    def _binding_of(self, feed: Feed) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for spec in self.interface.required:
-            value: Any = feed.get(spec.name)
-            shape = np.shape(value) if spec.container == "tensor" else ()
-            found |= {dim: size for dim, size in zip(spec.dims or (), shape) if isinstance(dim, str)}
-        return found
 
     def _drawn(self, original: Session) -> Iterator[tuple[_Batch, Outputs]]:
         schedule, refused = self._schedule(), 0

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from optimizer.core.errors import BadInput
 from optimizer.runtime.card import Card, load_function
@@ -360,14 +360,43 @@ def _read_npz(path: Path) -> Feed:
         raise BadInput(f"not an .npz of plain arrays: {error}", at=str(path)) from error
 
 
-def write_feeds(batches: Iterable[Feed], folder: Path) -> Path:
-    """Put a caller's own batches where a child finds them: one `.npz` each, in `folder`."""
+def feeds_source(feeds: Any, folder: Path) -> str | None:
+    """FEEDS as a child understands it: a text or path as it is, a caller's own batches written to `folder`.
+
+    Args:
+        feeds: None, "random", a path, FILE.py:FN, one batch {input: array}, or batches.
+    """
     import numpy as np
 
-    for i, batch in enumerate(batches):
+    if feeds is None or isinstance(feeds, (str, os.PathLike)):
+        return None if feeds is None else os.fspath(cast("str", feeds))
+    batches = [feeds] if isinstance(feeds, Mapping) else feeds
+    for i, batch in enumerate(cast("Iterable[Feed]", batches)):
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in batch.items()}
         np.savez(folder / f"{i:06d}.npz", **arrays)
-    return folder
+    return str(folder)
+
+
+def binding_of(feed: Feed, interface: Interface) -> dict[str, int]:
+    """The sizes of the free dimensions that a feed brings."""
+    import numpy as np
+
+    found: dict[str, int] = {}
+    for spec in interface.required:
+        value: Any = feed.get(spec.name)
+        shape = np.shape(value) if spec.container == "tensor" else ()
+        found |= {dim: size for dim, size in zip(spec.dims or (), shape) if isinstance(dim, str)}
+    return found
+
+
+def check_dims(interface: Interface, given: Mapping[str, int], at: str) -> None:
+    """Raise BadInput for a name that is no free dimension of the model's inputs."""
+    free = free_dims(interface)
+    for name in given:
+        if name not in free:
+            near = difflib.get_close_matches(name, free, 1)
+            fix = f"did you mean {near[0]!r}?" if near else f"its free dimensions are {', '.join(free) or 'none'}"
+            raise BadInput(f"the model has no free dimension {name!r}", at=at, fix=fix)
 
 
 def check_feed(feed: Feed, interface: Interface) -> Feed:
