@@ -1,9 +1,9 @@
 """speedup = median exp(log tₐ − log t_b) over pairs: how much faster B is than A, with an interval, or not known.
 
-Two runs that follow each other, in random order, share the machine's mood; blocks of runs do not, and every sixth pair of
-identical models is then "different". Each pair of runs gives one log-ratio; the interval is the bootstrap's for their
-median. Two fresh processes must agree, for what one of them has (addresses, caches) is not the model's. On one CPU thread
-the time compared is the CPU's, which a busy machine disturbs least, else the wall's.
+Two runs that follow each other, in random order, share the machine's mood; blocks of runs do not, and every sixth block
+of identical models is then "different". Each pair of runs gives one log-ratio; the interval is the bootstrap's for their
+median. Two fresh processes must agree, for what one of them has (addresses, caches) is not the model's. On one CPU
+thread the time compared is the CPU's, which a busy machine disturbs least, else the wall's.
 """
 
 from __future__ import annotations
