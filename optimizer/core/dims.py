@@ -1,13 +1,14 @@
-"""A dimension is an integer or a polynomial over named dimensions; equal canonical polynomials are provably equal sizes.
+"""A dimension is an integer or a polynomial over named dimensions; equal canonical polynomials are equal sizes.
 
-`Dim = int | Poly`. A Poly is a sum of integer multiples of products of atoms; an atom is a dimension's name or an opaque
-function of dims (`min`, `max`, `floordiv`, `mod`). Every named dimension is a size, so it is never negative.
+`Dim = int | Poly`. A Poly is a sum of integer multiples of products of atoms; an atom is a dimension's name or an
+opaque function of dims (`min`, `max`, `floordiv`, `mod`). Every named dimension is a size, so it is never negative.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Union
+from itertools import count
+from typing import NamedTuple
 
 
 class Fn(NamedTuple):
@@ -21,7 +22,7 @@ class Fn(NamedTuple):
         return f"{self.name}({self.a},{self.b})"
 
 
-Atom = Union[str, Fn]
+Atom = str | Fn
 Monomial = tuple[Atom, ...]
 
 _FN: dict[str, Callable[[int, int], int]] = {
@@ -54,8 +55,8 @@ class Poly:
         terms: dict[Monomial, int] = {}
         theirs = _terms(other)
         for k, c in self.terms.items():
-            for l, d in theirs.items():
-                m = tuple(sorted(k + l, key=str)) if k and l else k + l
+            for j, d in theirs.items():
+                m = tuple(sorted(k + j, key=str)) if k and j else k + j
                 terms[m] = terms.get(m, 0) + c * d
         return _normal(terms)
 
@@ -84,16 +85,16 @@ class Poly:
                 "*".join(([str(c)] if c != 1 or not k else []) + [str(a) for a in k]) for k, c in self.terms.items()
             ]
             self._text = "+".join(sorted(parts))
-            _INTERNED[self._text] = self
         return self._text
 
     __repr__ = __str__
 
 
-Dim = Union[int, Poly]
+Dim = int | Poly
 Dims = tuple[Dim, ...]
 
-_INTERNED: dict[str, Poly] = {}
+_named: dict[str, Poly] = {}
+_serial = count()
 
 
 def _terms(x: Dim) -> dict[Monomial, int]:
@@ -110,11 +111,21 @@ def _normal(terms: dict[Monomial, int]) -> Dim:
 
 
 def named(name: str) -> Poly:
-    """The dimension called `name`, or the polynomial that was once printed as that text."""
-    known = _INTERNED.get(name)
+    """The dimension called `name`; what the name looks like means nothing."""
+    known = _named.get(name)
     if known is None:
-        known = _INTERNED[name] = Poly({(name,): 1})
+        known = _named[name] = Poly({(name,): 1})
     return known
+
+
+def unknown(of: str = "") -> Poly:
+    """A dimension of which nothing is known (of the value called `of`): equal to nothing but itself."""
+    return Poly({(f"{of}#{next(_serial)}",): 1})
+
+
+def is_unknown(d: Dim) -> bool:
+    """Whether a dimension that has no name in any file takes part in `d`."""
+    return not isinstance(d, int) and "#" in str(d)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
@@ -175,6 +186,10 @@ def apply(name: str, a: Dim, b: Dim) -> Dim | None:
         low = at_most(a, b)
         if low is not None:
             return (a if low else b) if name == "min" else (b if low else a)
+        if mentions(a, name, b):
+            return a
+        if mentions(b, name, a):
+            return b
         a, b = sorted((a, b), key=str)
     return Poly({(Fn(name, a, b),): 1})
 

@@ -1,4 +1,4 @@
-"""What an operation does to dtype, dims and known values: one transfer row an op, onnx's own C++ inference for the rest.
+"""What an operation does to dtype, dims and known values: a transfer row an op, onnx's own C++ inference for the rest.
 
 A row gives the dims of the first output in the newest form of the op; `None` for a dim that it cannot say, which then
 gets a name of its own. Being defined is a proof: in `a + b`, dims s and min(s, 512) are equal wherever the model runs.
@@ -30,8 +30,8 @@ KNOWN_LIMIT = 64
 _WHOLE = {INT64: 1 << 63, INT32: 1 << 31, BOOL: 2}  # dtypes whose values are followed, and their bounds
 
 _DIMS: dict[str, Row] = {}
-_VALUES: dict[str, Callable[[Node, list[Value | None]], Array | None]] = {}
-_MANY: dict[str, Callable[[Node, "list[Value | None]"], "list[tuple[int, Loose]] | None"]] = {}
+_VALUES: dict[str, Callable[[Node, list[Value | None]], Any]] = {}  # an object array, or one element, or None
+_MANY: dict[str, Callable[[Node, list[Value | None]], list[tuple[int, Loose]] | None]] = {}
 # onnx's own inference is wrong on these: what has no row here stays unknown
 _NOT_TO_TRUST = frozenset(["Attention", "STFT"])
 _FAILED = (TypeError, IndexError, AttributeError, ValueError, ArithmeticError, KeyError, StopIteration)
@@ -83,11 +83,12 @@ def infer(node: Node, opsets: dict[str, int], *, staged: bool = True) -> None:
             known = value(node, ins)
         except _FAILED:
             return
-        if known is not None and not isinstance(known, np.ndarray):  # numpy unwraps object arrays without dims
+        if not isinstance(known, np.ndarray):  # numpy unwraps object arrays without dims
             known = _scalar(known)
-        if known is not None and known.size <= KNOWN_LIMIT and all(_holds(x, out.dtype) for x in known.ravel()):
-            if out.known is None or _fewer_unknown(known, out.known):
-                out.known = known
+        if known is None or known.size > KNOWN_LIMIT or not all(_holds(x, out.dtype) for x in known.ravel()):
+            return
+        if out.known is None or _fewer_unknown(known, out.known):
+            out.known = known
 
 
 def _partial(known: Array) -> bool:
@@ -376,15 +377,11 @@ def _concat(n: Node, ins: list[Value | None]) -> Loose | None:
     a = int(n.attributes.get("axis", 1)) % len(some)
     out: list[Dim | None] = []
     for i in range(len(some)):
-        column = [x[i] if x is not None else None for x in xs]
+        column = [d for x in xs if x is not None for d in x[i : i + 1]]
         if i == a:
-            out.append(
-                None if any(d is None for d in column) else sum((d for d in column[1:] if d is not None), column[0])
-            )  # type: ignore[arg-type]
+            out.append(sum(column[1:], column[0]) if len(column) == len(xs) else None)
         else:  # all equal where the run is defined: an int if any is
-            out.append(
-                next((d for d in column if isinstance(d, int)), next((d for d in column if d is not None), None))
-            )
+            out.append(next((d for d in column if isinstance(d, int)), column[0]))
     return out
 
 
@@ -409,7 +406,7 @@ def _tile(n: Node, ins: list[Value | None]) -> Loose | None:
         return None
     if x is None or k is None:
         return [None] * len(x) if x is not None else None
-    return [None if d is None or r is None else d * r for d, r in zip(x, k.ravel())]
+    return [None if r is None else d * r for d, r in zip(x, k.ravel())]
 
 
 @_row("Pad")
@@ -502,7 +499,9 @@ def _attention(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | No
         return None
     before: Dim | None = 0 if past is None else None if past.dims is None else past.dims[2]
     length = None if before is None or k[2] is None else before + k[2]
-    flat = v[3] * q[1] if q[1] != v[1] or ins[2].rank == 4 else (ins[2].dims or ())[2]
+    flat = v[3] * q[1]
+    if q[1] == v[1] and (given := _dims(ins[2])) is not None and len(given) == 3:
+        flat = given[2]
     y = [*q[:3], v[3]] if ins[0].rank == 4 else [q[0], q[2], flat]
     dtype, value = ins[0].dtype, ins[2].dtype
     return [
@@ -613,7 +612,7 @@ def _conv(n: Node, ins: list[Value | None]) -> Loose | None:
     out: list[Dim | None] = [x[0], channels]
     for i in range(spatial):
         d, k = x[2 + i], kernel[i]
-        if d is None or not isinstance(k, int):
+        if not isinstance(k, int):
             out.append(None)
             continue
         if auto in ("SAME_UPPER", "SAME_LOWER"):
@@ -751,9 +750,9 @@ def _shape_value(n: Node, ins: list[Value | None]) -> Array | None:
 
 
 @_value("Size")
-def _size_value(n: Node, ins: list[Value | None]) -> Array | None:
+def _size_value(n: Node, ins: list[Value | None]) -> Any:
     x = _dims(ins[0])
-    return None if x is None else _scalar(_product(x))
+    return None if x is None else _product(x)
 
 
 def _scalar(x: Any) -> Array | None:
@@ -788,15 +787,19 @@ def _identity_value(n: Node, ins: list[Value | None]) -> Array | None:
 
 
 @_value("Cast")
-def _cast_value(n: Node, ins: list[Value | None]) -> Array | None:
+def _cast_value(n: Node, ins: list[Value | None]) -> Any:
     k, to = known(ins[0]), n.attributes.get("to")
     if k is None or ins[0] is None:
         return None
     if to == BOOL:
-        return np.asarray([bool(x) if isinstance(x, (int, bool)) else None for x in k.ravel()], object).reshape(k.shape)
+        truth: Any = np.frompyfunc(
+            lambda x: bool(x) if isinstance(x, int) else (x is not None and D.never_zero(x)) or None, 1, 1
+        )
+        return truth(k)
     if to not in (INT64, INT32) or ins[0].dtype not in _WHOLE:
         return None
-    return np.frompyfunc(lambda x: int(x) if isinstance(x, bool) else x, 1, 1)(k)
+    f: Any = np.frompyfunc(lambda x: int(x) if isinstance(x, bool) else x, 1, 1)
+    return f(k)
 
 
 @_value("Squeeze", "Unsqueeze", "Reshape", "Flatten")
@@ -824,13 +827,12 @@ def _concat_value(n: Node, ins: list[Value | None]) -> Array | None:
 
 
 @_value("Gather")
-def _gather_value(n: Node, ins: list[Value | None]) -> Array | None:
+def _gather_value(n: Node, ins: list[Value | None]) -> Any:
     k, i = known(ins[0]), ints(ins[1])
     if k is None or i is None or ins[1] is None:
         return None
     at = np.asarray(i, int).reshape([d for d in ins[1].dims or () if isinstance(d, int)])
-    out = np.take(k, at, int(n.attributes.get("axis", 0)))
-    return out if isinstance(out, np.ndarray) else _scalar(out)
+    return np.take(k, at, int(n.attributes.get("axis", 0)))
 
 
 @_value("Slice")
@@ -865,16 +867,15 @@ def _expand_value(n: Node, ins: list[Value | None]) -> Array | None:
     return np.broadcast_to(k, d)  # type: ignore[arg-type]
 
 
-def _elementwise(f: Callable[..., Any]) -> Callable[[Node, list[Value | None]], Array | None]:
+def _elementwise(f: Callable[..., Any]) -> Callable[[Node, list[Value | None]], Any]:
     """f over numpy-broadcast operands; an unknown operand gives an unknown element."""
 
-    def g(n: Node, ins: list[Value | None]) -> Array | None:
-        ks = [known(v) for v in ins]
-        if any(k is None for k in ks):
+    def g(n: Node, ins: list[Value | None]) -> Any:
+        ks = [k for v in ins if (k := known(v)) is not None]
+        if len(ks) < len(ins):
             return None
-        ufunc = np.frompyfunc(lambda *xs: None if any(x is None for x in xs) else f(*xs), len(ks), 1)
-        out = ufunc(*ks)
-        return out if isinstance(out, np.ndarray) else _scalar(out) if out is not None else None
+        each: Any = np.frompyfunc(lambda *xs: None if any(x is None for x in xs) else f(*xs), len(ks), 1)
+        return each(*ks)
 
     return g
 
@@ -928,22 +929,21 @@ def _fold(name: str, xs: Sequence[Dim]) -> Dim | None:
 
 
 @_value("Mod")
-def _mod_value(n: Node, ins: list[Value | None]) -> Array | None:
+def _mod_value(n: Node, ins: list[Value | None]) -> Any:
     if n.attributes.get("fmod", 0):
         return None
     return _elementwise(lambda a, b: D.apply("mod", a, b) if D.never_zero(b) and D.never_negative(a) else None)(n, ins)
 
 
 @_value("Where")
-def _where_value(n: Node, ins: list[Value | None]) -> Array | None:
+def _where_value(n: Node, ins: list[Value | None]) -> Any:
     c, x, y = known(ins[0]), known(ins[1]), known(ins[2])
     if c is None or x is None or y is None:
         return None
-    ufunc = np.frompyfunc(
+    choose: Any = np.frompyfunc(
         lambda p, a, b: (a if p else b) if p is not None else a if a is not None and a == b else None, 3, 1
     )
-    out = ufunc(c, x, y)
-    return out if isinstance(out, np.ndarray) else _scalar(out)
+    return choose(c, x, y)
 
 
 @_value("ReduceProd")
