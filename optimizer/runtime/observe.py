@@ -64,8 +64,6 @@ def observe(
     feeds: str,
     samples: int = 128,
     card: Card | None = None,
-    dims: Binding | None = None,
-    custom_ops: Collection[str | os.PathLike[str]] = (),
     seed: int = 0,
 ) -> Observation:
     """Run `model` over up to `samples` batches and watch `values`, in a child.
@@ -74,7 +72,6 @@ def observe(
         model: a file, in which no two values of any graphs share a name.
         values: names of floating values; those that no run can hand out are missing from the answer.
         feeds: FEEDS, "card" for those of `card`, or "random" for drawn data.
-        dims: sizes of free dimensions, for drawn data.
 
     Raises:
         BadInput: the feeds do not fit or hold no batch.
@@ -87,34 +84,23 @@ def observe(
         feeds=feeds,
         samples=samples,
         card=card and card.path.absolute(),
-        dims=dict(dims or {}),
-        custom_ops=[Path(library).absolute() for library in custom_ops],
         seed=seed + _APART,
     )
     ranges = {name: Range(low, high, tuple(shape)) for name, (low, high, shape) in seen["ranges"].items()}
     return Observation(ranges, seen["batches"], feeds)
 
 
-def watch(
-    model: str,
-    values: list[str],
-    feeds: str,
-    samples: int,
-    card: str | None,
-    dims: dict[str, int],
-    custom_ops: list[str],
-    seed: int,
-) -> dict[str, Any]:
+def watch(model: str, values: list[str], feeds: str, samples: int, card: str | None, seed: int) -> dict[str, Any]:
     """{"ranges": {value: [low, high, dims]}, "batches": n}. Only in a child."""
     import numpy as np
 
     interface = read_interface(model)
     with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
         path, outputs = _instrumented(Path(model), set(values), Path(folder))
-        session = open_session(path, optimize=True, custom_ops=custom_ops)
+        session = open_session(path, optimize=True)
         ranges: dict[str, tuple[float, float, list[int]]] = {v: (math.inf, -math.inf, []) for v in outputs}
         batches = 0
-        for feed in itertools.islice(_batches(interface, session, feeds, card, dims, seed), samples):
+        for feed in itertools.islice(batches_of(interface, session, feeds, card, seed), samples):
             got = session.run(check_feed(feed, interface))
             batches += 1
             for value, names in outputs.items():
@@ -129,11 +115,11 @@ def watch(
     return {"ranges": ranges, "batches": batches}
 
 
-def _batches(
-    interface: Interface, session: Session, feeds: str, card: str | None, dims: dict[str, int], seed: int
-) -> Iterator[Feed]:
+def batches_of(interface: Interface, session: Session, feeds: str, card: str | None, seed: int) -> Iterator[Feed]:
+    """The batches of FEEDS; "random" ones without end, at sizes that `session` runs at. Only in a child."""
+    known = read_card(card) if card else None
     if feeds != "random":
-        yield from open_feeds(feeds, read_card(card) if card else None)(seed)
+        yield from open_feeds(feeds, known)(seed)
         return
     import numpy as np
 
@@ -144,9 +130,10 @@ def _batches(
             return False
         return True
 
-    bindings = find_bindings(interface, runs, dims)
+    declared = [dict(d) for d in known.dims] if known is not None else []
+    bindings = declared or find_bindings(interface, runs)
     if not bindings:
-        raise BadInput("the model runs at none of the sizes that were tried", fix="--dim NAME=N, or --feeds")
+        raise BadInput("the model runs at none of the sizes that were tried", fix="--feeds FEEDS")
     for i, binding in enumerate(itertools.cycle(bindings)):
         yield draw(interface, binding, np.random.default_rng([seed, i]))
 
