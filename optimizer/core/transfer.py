@@ -179,6 +179,12 @@ def broadcast(shapes: Iterable[Loose | None]) -> list[Dim | None] | None:
     return out
 
 
+def _agree(a: Dim | None, b: Dim | None) -> None:
+    """Refuse two sizes that the operation wants equal and that never are."""
+    if isinstance(a, int) and isinstance(b, int) and a != b:
+        raise ValueError(f"sizes {a} and {b} differ")
+
+
 def _meet(a: Dim | None, b: Dim | None) -> Dim | None:
     if a == 1 and isinstance(a, int):
         return b
@@ -308,6 +314,7 @@ def _matmul(n: Node, ins: list[Value | None]) -> Loose | None:
     a, b = _dims(ins[0]), _dims(ins[1])
     if a is None or b is None or not a or not b:
         return None
+    _agree(a[-1], b[-2:][0])
     batch = broadcast([a[:-2], b[:-2]]) or []
     return [*batch, *([a[-2]] if len(a) > 1 else []), *([b[-1]] if len(b) > 1 else [])]
 
@@ -317,6 +324,7 @@ def _gemm(n: Node, ins: list[Value | None]) -> Loose | None:
     a, b = _dims(ins[0]), _dims(ins[1])
     if a is None or b is None or len(a) != 2 or len(b) != 2:
         return [None, None]
+    _agree(a[0] if n.attributes.get("transA") else a[1], b[1] if n.attributes.get("transB") else b[0])
     return [a[1] if n.attributes.get("transA") else a[0], b[0] if n.attributes.get("transB") else b[1]]
 
 
@@ -382,6 +390,8 @@ def _concat(n: Node, ins: list[Value | None]) -> Loose | None:
             out.append(sum(column[1:], column[0]) if len(column) == len(xs) else None)
         else:  # all equal where the run is defined: an int if any is
             out.append(next((d for d in column if isinstance(d, int)), column[0]))
+            for d in column:
+                _agree(d, out[-1])
     return out
 
 
@@ -481,6 +491,7 @@ def _split(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
     if given is not None:
         asked = known(given)
         parts: Loose = [None] * k if asked is None else list(asked.ravel())
+        _agree(d, sum(parts) if all(isinstance(p, int) for p in parts) else None)  # type: ignore[arg-type]
     elif isinstance(d, int):
         size = -(-d // k)
         parts = [size] * (k - 1) + [d - size * (k - 1)]

@@ -1,4 +1,4 @@
-"""Random rewrites of random graphs: refused edits touch nothing, committed ones mean what they say, undo restores the file."""
+"""Random rewrites of random graphs: refused ones touch nothing, others mean what they say, undo restores the file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.printer
-import onnx.reference
 import onnxruntime
-import pytest
 from onnx import ModelProto
-from random_models import Rewrite, naive, random_model, random_rewrite
+from random_models import Rewrite, naive, random_model, random_rewrite, runnable
 
 from optimizer.core.edit import Editor
 from optimizer.core.graph import check, lift, lower
@@ -29,29 +27,29 @@ def session(model: ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), o, providers=["CPUExecutionProvider"])
 
 
-def run(model: ModelProto, feeds: dict[str, np.ndarray], runtime: bool) -> list[np.ndarray]:
-    if not runtime:
-        return onnx.reference.ReferenceEvaluator(model).run(None, feeds)
-    s = session(model)
+def run(model: ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    s = session(runnable(model))
     return s.run(None, {i.name: feeds[i.name] for i in s.get_inputs()})
 
 
 def same(got: list[np.ndarray], want: list[np.ndarray]) -> bool:
-    return all(g.shape == w.shape and np.allclose(g, w, atol=1e-5, equal_nan=True) for g, w in zip(got, want, strict=True))
+    return all(
+        g.shape == w.shape and np.allclose(g, w, atol=1e-5, equal_nan=True) for g, w in zip(got, want, strict=True)
+    )
 
 
 class Story:
     """The rewrites of one seed; `python tests/core/test_edit_random.py SEED` tells it."""
 
     def __init__(self, seed: int, equal: bool) -> None:
-        self.proto, self.feeds, self.runtime = random_model(seed)
+        self.proto, self.feeds = random_model(seed)
         self.random = Random(seed)
         self.model = lift(self.proto)
         propagate(self.model)
         self.editor = Editor(self.model, budget=1e6 if self.random.random() < 0.8 else 1.01)
         self.equal = equal
         self.states = [self.bytes()]
-        self.refused = self.committed = self.undone = 0
+        self.refused = self.committed = 0
         self.told: list[str] = []
 
     def bytes(self) -> bytes:
@@ -92,17 +90,15 @@ class Story:
         assert len(self.states) == len(e.log) + 1
         if rewrite is not None and wanted is not None:
             result = ModelProto.FromString(after)
-            if self.runtime:
-                onnx.checker.check_model(result)
+            onnx.checker.check_model(runnable(result))
             ordered = lower(lift(wanted))  # the naive result lists its nodes in any order
-            got, want = run(result, self.feeds, self.runtime), run(ordered, self.feeds, self.runtime)
+            got, want = run(result, self.feeds), run(ordered, self.feeds)
             assert same(got, want), "not what the rewrite means"
         if self.random.random() < 0.1:
             self.undo()
 
     def undo(self, to: int | None = None) -> None:
         to = self.random.randint(0, len(self.editor.log)) if to is None else to
-        self.undone += len(self.editor.log) - to
         self.told.append(f"undo to {to}")
         self.editor.undo(to)
         check(self.model)
@@ -117,8 +113,8 @@ def tell(seed: int, equal: bool = False, oracle: float = 1.0) -> Story:
         check(story.model)
         for _ in range(REWRITES):
             story.step(story.random.random() < oracle)
-        if equal and story.runtime:
-            got, want = (run(m, story.feeds, True) for m in (lower(story.model), story.proto))
+        if equal:
+            got, want = (run(m, story.feeds) for m in (lower(story.model), story.proto))
             assert same(got, want), "equal rewrites changed the answers"
         story.undo(0)
     except Exception as e:
@@ -127,25 +123,19 @@ def tell(seed: int, equal: bool = False, oracle: float = 1.0) -> Story:
     return story
 
 
-def total(seeds: range, **options: Any) -> tuple[int, int, int]:
+def total(seeds: range, **options: Any) -> tuple[int, int]:
     stories = [tell(s, **options) for s in seeds]
-    return sum(s.committed for s in stories), sum(s.refused for s in stories), sum(s.undone for s in stories)
+    return sum(s.committed for s in stories), sum(s.refused for s in stories)
 
 
-def test_rewrites() -> None:
-    committed, refused, undone = total(range(100), oracle=0.2)
-    assert min(committed, refused, undone) > 300
+def test_ten_thousand_rewrites() -> None:
+    committed, refused = total(range(530), oracle=0.15)
+    assert committed + refused >= 10_000 and committed > 3_000
 
 
 def test_equal_rewrites_keep_the_answers() -> None:
-    committed, _, _ = total(range(5000, 5040), equal=True, oracle=0.0)
-    assert committed > 300
-
-
-@pytest.mark.slow
-def test_ten_thousand_rewrites() -> None:
-    committed, refused, _ = total(range(10_000, 10_500), oracle=0.1)
-    assert committed + refused > 9_000
+    committed, _ = total(range(5000, 5100), equal=True, oracle=0.0)
+    assert committed > 1_000
 
 
 if __name__ == "__main__":
