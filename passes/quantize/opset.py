@@ -49,7 +49,8 @@ def raise_opset(editor: Editor, to: int = PER_CHANNEL) -> bool:
             try:
                 new = editor.stage(s.op, s.inputs, s.attributes, len(n.outputs))
                 news = [new] if len(n.outputs) == 1 else new
-                done = editor.replace(n.outputs, news, shape="only the spelling changes")
+                read = [(o, x) for o, x in zip(n.outputs, news) if o.uses or o.is_output]
+                done = editor.replace(*zip(*read), shape="only the spelling changes") if read else editor.remove([n])
                 why = editor.why
             except Decline as declined:
                 done, why = False, str(declined)
@@ -81,7 +82,7 @@ def _respelled(node: Node, to: int) -> _Spelling | None:
     if moved:
         kept = {k: a for k, a in node.attributes.items() if k not in moved}
         return _Spelling(node.op, list(operands(node)), kept)
-    if node.op in _GAINED or (_operands(old) == _operands(new) and _defaults(old) == _defaults(new)):
+    if _operands(old) == _operands(new) and (node.op in _GAINED or _defaults(old) == _defaults(new)):
         return None
     if not set(node.attributes) - set(new.attributes) and node.op == "BatchNormalization":
         return None  # `spatial` was left out, so it was 1, the only thing that is meant today
@@ -112,7 +113,7 @@ def _as_resize(node: Node) -> _Spelling:
 
 
 def _operands(schema: Any) -> list[str]:
-    return [f"{p.name}{p.option}" for p in schema.inputs]
+    return [p.name for p in schema.inputs]
 
 
 def _defaults(schema: Any) -> dict[str, bytes]:

@@ -62,12 +62,15 @@ class Quantized:
 class Unit:
     """Nodes that the runtime takes as one integer kernel, named by their first outputs: `MatMul, Add, Relu`.
 
-    `quantized` says whether the last output is an integer one, that all its readers read dequantized.
+    Fields:
+        quantized: the last output is an integer one, that all its readers read dequantized.
+        multiplies: it is a product, not one of those that only keep integers between products.
     """
 
     nodes: tuple[str, ...]
     kernel: str
     quantized: bool
+    multiplies: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ class _Planner:
                 q = self._activation(v, group, members.get(group, [v]), c)
                 if values.setdefault(v.name, q).group != q.group:
                     values[f"{v.name}@{c.node.output.name}"] = q
-            units.append(Unit(tuple(n.output.name for n in c.nodes), c.kernel.name, quantized))
+            units.append(Unit(tuple(n.output.name for n in c.nodes), c.kernel.name, quantized, c.kernel.weighted))
             for v, q in self._constants(c, values):
                 same = values.setdefault(v.name, q)
                 if (same.dtype, same.axis, same.scale) != (q.dtype, q.axis, q.scale):
