@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,16 +103,17 @@ def _main(argv: list[str]) -> int:
 
 def _print_edits(answer: Answer) -> None:
     """A line an edit, on stderr."""
-    log = getattr(answer, "receipt", {}).get("log", [])
+    log = getattr(answer, "log", ())
     if log:
         from optimizer.driver.explain import describe_edit
+        from optimizer.driver.receipt import log_row
 
-        for entry in log:
-            _say(describe_edit(entry))
+        for edit in log:
+            _say(describe_edit(log_row(edit)))
 
 
 @contextlib.contextmanager
-def _warnings(quiet: bool) -> Iterator[None]:
+def _warnings(quiet: bool) -> Generator[None]:
     """Python's warnings in our words, or not at all."""
     with warnings.catch_warnings():
         if quiet:
@@ -122,7 +123,7 @@ def _warnings(quiet: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(verb: str, quiet: bool) -> Iterator[None]:
+def _progress(verb: str, quiet: bool) -> Generator[None]:
     """A spinner on a terminal, for verbs that run models."""
     if quiet or verb not in SLOW or not sys.stderr.isatty():
         yield
@@ -144,7 +145,7 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _closed_pipe(stream: Any) -> Iterator[None]:
+def _closed_pipe(stream: Any) -> Generator[None]:
     """Whoever read us has left (`| head`): the rest goes nowhere, and the exit code stays that of the work."""
     try:
         yield
@@ -188,11 +189,10 @@ def _unexpected(error: Exception) -> ToolFailure:
         )
     if isinstance(error, MemoryError):
         return ToolFailure("out of memory", fix="run on a machine with more memory")
-    ours = Path(__file__).parents[2]
-    at = None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename).is_relative_to(ours / "optimizer") or Path(frame.filename).is_relative_to(ours / "passes"):
-            at = f"{Path(frame.filename).relative_to(ours)}:{frame.lineno}"
+    root = Path(__file__).parents[2]
+    frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    ours = [(p, line) for p, line in frames if any(p.is_relative_to(root / house) for house in ("optimizer", "passes"))]
+    at = f"{ours[-1][0].relative_to(root)}:{ours[-1][1]}" if ours else None
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return ToolFailure(
         f"a bug in graphwright: {what}", at=at, fix="run again with -v and report the traceback with the model"

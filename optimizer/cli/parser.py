@@ -82,16 +82,16 @@ class Parser(argparse.ArgumentParser):
     def judge(self, *, keep_failed: bool = True) -> None:
         if keep_failed:
             self.add_argument("--no-validate", dest="validate", action="store_false", help="do not run the result")
-            self.add_argument("--keep-failed", action="store_true", help="write a result that failed to OUT.failed.onnx")
+            self.add_argument(
+                "--keep-failed", action="store_true", help="write a result that failed to OUT.failed.onnx"
+            )
         self.add_argument(
             "--expect", metavar="EXPR", action="append", default=[],
             help="KEY OP VALUE: task, sqnr, speed, nodes or bytes; >=, <= or ==; as in 'task>=-1%%'",
         )  # fmt: skip
 
     def feeds(self) -> None:
-        self.add_argument(
-            "--feeds", metavar="FEEDS", help="inputs: FILE.npz, a folder of them, FILE.py:FN, or random"
-        )
+        self.add_argument("--feeds", metavar="FEEDS", help="inputs: FILE.npz, a folder of them, FILE.py:FN, or random")
         self.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default: %(default)s)")
 
     def dims(self, help: str) -> None:
