@@ -240,8 +240,7 @@ def to_proto(model: Model) -> ModelProto:
 
 def graph_hash(model: Model) -> str:
     """sha256 of the model without the contents of its weights of 1 KiB or more, wherever these lie."""
-    small = wire.replace(_skeleton(model), lambda r: wire.inline(r) if r.length < wire.LARGE else wire.nothing(r))
-    whole = Buffer(wire.gather(small))
+    whole = Buffer(wire.gather(wire.replace(_skeleton(model), wire.small)))
     return "sha256:" + hashlib.sha256(wire.gather(wire.replace(wire.split(whole), wire.nothing))).hexdigest()
 
 

@@ -125,6 +125,11 @@ def nothing(_: Region) -> Placed:
     return 0, []
 
 
+def small(region: Region) -> Placed:
+    """The bytes of a small tensor, nothing of a large one."""
+    return inline(region) if region.length < LARGE else nothing(region)
+
+
 def gather(chunks: Iterable[Chunk]) -> bytes:
     """The chunks as one piece; bytes of files are read past their maps."""
     return b"".join(b for c in chunks for b in (c.blocks() if isinstance(c, Region) else (c,)))
