@@ -116,6 +116,7 @@ class Editor:
         self.fidelity, self.evidence = Fidelity.EXACT, Evidence.LAW
         self.touched: list[Node] = []  # nodes whose surroundings changed, in the order of the edits
         self._seen: dict[tuple[str, Graph], int] = {}
+        self._notes: dict[tuple[str, Graph], dict[Any, Any]] = {}
         self.bytes = _weight(model.graph)
         self.limit = int(self.bytes * budget) + 512
 
@@ -141,6 +142,10 @@ class Editor:
         for n in dict.fromkeys(self.touched[since:]):
             if n.graph is graph:
                 yield n
+
+    def notes(self, reader: str, graph: Graph) -> dict[Any, Any]:
+        """What `reader` remembers of `graph` between its walks."""
+        return self._notes.setdefault((reader, graph), {})
 
     def mark(self, reader: str) -> int | None:
         """How much of `touched` the reader has seen (None: nothing yet); from now on, all of it."""
@@ -171,8 +176,7 @@ class Editor:
         node.inputs = ins
         node.set_attributes(own)
         node.outputs = [Value("", node) for _ in range(outputs)]
-        why = self.target.refuses(op, domain, opset, tuple(v.dtype if v is not None else 0 for v in ins))
-        if why:
+        if why := self.target.refuses(op, domain, opset, _dtypes(ins), frozenset(own), outputs):
             raise Decline(why)
         transfer.infer(node, self.model.opsets)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
@@ -180,23 +184,35 @@ class Editor:
     def stage_like(
         self, node: Node, inputs: Sequence[Value | None] | None = None, **attributes: Attribute | None
     ) -> tuple[Value, ...]:
-        """A copy of `node` outside the graph, with other inputs or attributes (None drops one)."""
+        """A copy of `node` outside the graph, with other inputs or attributes (None drops one).
+
+        Raises:
+            Decline: it has bodies, or the target does not take the new operands' types.
+        """
+        if node.bodies:
+            raise Decline(f"{node.op}: a node with bodies is not copied")
         new = Node(node.op, node.domain, "", None)
         new.inputs = list(node.inputs if inputs is None else inputs)
         own = {**node.attributes, **attributes}
         new.set_attributes({k: a for k, a in own.items() if a is not None})
         new.outputs = [Value("", new) for _ in node.outputs]
+        types = _dtypes(new.inputs)
+        if types != _dtypes(node.inputs) and (
+            why := self.target.refuses(node.op, node.domain, self.model.opsets.get(node.domain, 1), types)
+        ):
+            raise Decline(why)
         transfer.infer(new, self.model.opsets)
         return tuple(new.outputs)
 
     def stage_body(self, body: Graph, given: Sequence[Value] = ()) -> list[Value]:
-        """A copy of a body's nodes outside the graph, its inputs replaced by `given`; the values that are its outputs there."""
+        """A copy of a body's nodes outside the graph, its inputs replaced by `given`; what are its outputs there."""
         mapping: dict[Value, Value] = dict(zip(body.inputs, given))
         for v in body.initializers:
             if v.tensor is not None:
                 mapping.setdefault(v, constant(v.tensor))
         for n in body:
-            copy_node(n, mapping)
+            for v in copy_node(n, mapping).outputs:
+                v.name = ""  # the original's is taken as long as the original lives
         return [mapping.get(v, v) for v in body.outputs]
 
     def _operands(self, op: str, operands: Sequence[Any], opset: int, domain: str) -> list[Value | None]:
@@ -325,11 +341,11 @@ class Editor:
         growth = sum(v.tensor.nbytes for v in fresh if v.tensor is not None) + sum(map(_held, staged))
         if growth:
             growth -= sum(map(_held, gone))
-            read = {**olds, **{v: None for n in gone for v in n.reads()}}
-            for v in read:
-                if v.tensor is not None and v not in leaves and not v.is_input and not v.is_output:
-                    if v in olds or all(anchor(u, g) in gone for u in v.uses):
-                        growth -= v.tensor.nbytes
+            for v in {**olds, **{v: None for n in gone for v in n.reads()}}:
+                if v.tensor is None or v in leaves or v.is_input or v.is_output:
+                    continue
+                if v in olds or all(anchor(u, g) in gone for u in v.uses):
+                    growth -= v.tensor.nbytes
             if growth > 0 and self.bytes + growth > self.limit:
                 return self.no("bytes over budget")
 
@@ -423,10 +439,9 @@ class Editor:
             if not v.name:
                 v.name = model.fresh_name(self.rule or "const")
         for n in p.new:
+            opset = model.opsets.get(n.domain, 0)
             for i, o in enumerate(n.outputs):
-                if not o.name and (
-                    o.uses or not form.optional_output(n.op, model.opsets.get(n.domain, 0), n.domain, i)
-                ):
+                if not o.name and (o.uses or not form.optional_output(n.op, opset, n.domain, i)):
                     o.name = model.fresh_name(self.rule or "value")
         self.log.append(
             Edit(
@@ -563,6 +578,7 @@ class Editor:
             g.model = model
         self.bytes = _weight(model.graph)
         self._seen.clear()
+        self._notes.clear()
         self.touched.clear()
         self._log(model.graph, gone=gone, note=note, journal=journal)
 
@@ -631,6 +647,10 @@ def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Valu
 
 def _pos(n: Node) -> int:
     return n.pos
+
+
+def _dtypes(values: Sequence[Value | None]) -> tuple[int | None, ...]:
+    return tuple([v.dtype if v is not None else None for v in values])
 
 
 def _lost(v: Value) -> bool:

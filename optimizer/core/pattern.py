@@ -1,7 +1,7 @@
 """Patterns are equations: operators are algebra, `op.Name(…)` is the node itself.
 
 A product is k · Π factorᵉ and a sum is c + Σ ± term, in the pattern and in the graph: however Mul, Div, Reciprocal,
-Sqrt, Pow, Neg, Add, Sub and Sum of floats spell them, in any order and association. One Python object is one graph value.
+Sqrt, Pow, Neg, Add, Sub and Sum of floats spell them, in any order and association. One object is one graph value.
 
     x, = values("x")
     0.5 * x * (1 + op.Erf(x / SQRT2))                 # any spelling of Gelu
@@ -214,7 +214,7 @@ def const(names: str) -> Any:
 
 
 def scalar(name: str) -> Scalar:
-    """One constant number of any one-element shape; in a product its coefficient (or 1), in a sum its constant (or 0)."""
+    """One constant number of any one-element shape; in a product its coefficient (1), in a sum its constant (0)."""
     return Scalar(name)
 
 
@@ -244,7 +244,7 @@ def stash(pattern: Pattern) -> Pattern:
 
 
 class Ops:
-    """`op.Name(operands, attribute=…, name="node")`; an attribute is a value, a pattern that captures it, or `...`: any."""
+    """`op.Name(operands, attribute=…, name="node")`; an attribute is a value, a pattern to capture it, or `...`."""
 
     def __getattr__(self, op_type: str) -> Callable[..., Call]:
         def make(*operands: Pattern | float, name: str | None = None, **attributes: Any) -> Call:
@@ -259,7 +259,7 @@ op = Ops()
 # ── normal forms of the graph ─────────────────────────────────────────────────────────────────────────────────────────
 
 EPS = {1: 2.0**-23, 10: 2.0**-10, 11: 2.0**-52, 16: 2.0**-7}  # last place of float, float16, double, bfloat16
-_INTEGERS = frozenset((2, 3, 4, 5, 6, 7, 12, 13))
+INTEGERS = frozenset((2, 3, 4, 5, 6, 7, 12, 13))
 _SLACK = 2.0**-50  # of arithmetic on Python floats
 _LIMIT = 32  # nodes of one product or sum: longer ones are cut, so that a sweep stays linear
 _SMALL = 4096  # elements up to which two constants are compared
@@ -275,7 +275,7 @@ def number(v: Value | None) -> float | int | None:
         return None
     if t.dtype in EPS:
         return float(t.numpy().item())
-    return int(t.numpy().item()) if t.dtype in _INTEGERS else None
+    return int(t.numpy().item()) if t.dtype in INTEGERS else None
 
 
 class Normal(NamedTuple):
@@ -475,10 +475,14 @@ class Compiled:
                 raise TypeError(f"the name {name!r} stands for two things in one pattern")
         self.names = frozenset(names)
         self.constants = frozenset(name for name, p in names.items() if isinstance(p, Constant))
+        self.depth = _depth(pattern)
         self._matcher = _compile(pattern, True)
+        self._possible = _possible(pattern)
 
     def match(self, root: Value, algebra: Algebra, where: Callable[[Match], bool] | None = None) -> Match | None:
         """The first match at `root` that `where` accepts."""
+        if self._possible is not None and not self._possible(root):
+            return None
         m = Match(root, algebra)
         then = _accept if where is None else partial(where, m)
         return m if self._matcher(root, m, then) else None
@@ -486,6 +490,57 @@ class Compiled:
 
 def _accept() -> bool:
     return True
+
+
+def _possible(p: Pattern) -> Callable[[Value | None], bool] | None:
+    """A cheap necessary condition of a match: the operators, and where constants stand; None: nothing can be said.
+
+    Most roots fail here, before anything is captured.
+    """
+    if isinstance(p, Let):
+        return _possible(p.pattern)
+    if isinstance(p, Constant):
+        return lambda v: v is not None and v.is_const
+    if isinstance(p, Scalar | Literal):
+        return lambda v: v is not None and v.is_const and v.tensor is not None and v.tensor.size == 1
+    if isinstance(p, Either):
+        options = [_possible(o) for o in p.options]
+        known = [o for o in options if o is not None]
+        return (lambda v: any(o(v) for o in known)) if len(known) == len(options) else None
+    if isinstance(p, Chain):
+        heads = _heads(p)
+        if heads is None:
+            return None
+        return lambda v: v is not None and v.producer is not None and v.producer.op in heads
+    if not isinstance(p, Call):
+        return None
+    op = p.op
+    checks = [(i, c) for i, a in enumerate(p.operands) if (c := _possible(a)) is not None]
+    if not checks or (op in form.MOVED and checks[0][0]):
+        return lambda v: v is not None and v.producer is not None and v.producer.op == op
+    if op in form.MOVED:
+        checks = checks[:1]
+    swap = len(p.operands) == 2 and op in facts.COMMUTATIVE
+
+    def possible(v: Value | None) -> bool:
+        n = v.producer if v is not None else None
+        if n is None or n.op != op:
+            return False
+        ins = n.inputs
+        for i, check in checks:
+            if i >= len(ins) or not check(ins[i]):
+                break
+        else:
+            return True
+        return swap and len(ins) == 2 and all(check(ins[1 - i]) for i, check in checks)
+
+    return possible
+
+
+def _depth(p: Pattern) -> int:
+    """How many nodes may lie between the root and what the pattern asks about; of algebra, a guess with room."""
+    own = 4 if isinstance(p, Chain) else 1 if isinstance(p, Call) else 0
+    return own + max(map(_depth, _children(p)), default=0)
 
 
 def _equal(a: Any, b: Any) -> bool:

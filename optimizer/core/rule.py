@@ -141,15 +141,18 @@ def _equation(function: Callable[..., Any]) -> str:
 
 
 def _asks(function: Callable[..., Any], compiled: Compiled, name: str) -> tuple[str, ...]:
-    out = tuple(inspect.signature(function).parameters)
-    for a in out:
-        if a not in compiled.names and a not in ("op", "root"):
-            raise TypeError(f"rule {name}: {a!r} is not captured by the pattern")
-    return out
+    given = {"op", "root", *compiled.names}
+    out: list[str] = []
+    for p in inspect.signature(function).parameters.values():
+        if p.name in given:
+            out.append(p.name)
+        elif p.default is p.empty:
+            raise TypeError(f"rule {name}: {p.name!r} is not captured by the pattern")
+    return tuple(out)
 
 
 def _accepts(compiled: Compiled, where: Callable[..., bool], asks: tuple[str, ...], m: Match) -> bool:
-    return bool(where(*[_argument(compiled, m, a) for a in asks]))
+    return bool(where(**{a: _argument(compiled, m, a) for a in asks}))
 
 
 def _argument(compiled: Compiled, m: Match, name: str) -> Any:
@@ -172,25 +175,29 @@ def _array(v: Value) -> Array:
 # ── rewriting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rewrite(editor: Editor, rules: Sequence[Rule]) -> int:
+def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "rewrite") -> int:
     """One sweep over every graph, from the outputs back, then over what edits touched; the number of edits.
+
+    A `reader` that comes again sees only what edits touched since, and what lies within reach of the rules behind it.
 
     Raises:
         ToolFailure: the rules undo each other's work without end.
     """
     model = editor.model
-    present = {n.op for n in model.nodes() if not n.domain}
+    since = editor.mark(reader)
+    present = {n.op for n in model.nodes() if not n.domain} if since is None else None
     table: dict[str, list[Rule]] = {}
     for r in rules:
-        if r.compiled.needs <= present:
-            for op in r.compiled.roots & present:
+        if present is None or r.compiled.needs <= present:
+            for op in r.compiled.roots:
                 table.setdefault(op, []).append(r)
     if not table:
         return 0
+    reach = max(r.compiled.depth for r in rules)
     algebra = Algebra()
     start = len(editor.log)
     limit = EDITS * (100 + sum(len(g) for g in model.graphs()))
-    for n in _walk(editor):
+    for n in _walk(editor, since, reach):
         candidates = table.get(n.op)
         if candidates is None or n.domain:
             continue
@@ -207,18 +214,30 @@ def rewrite(editor: Editor, rules: Sequence[Rule]) -> int:
     return len(editor.log) - start
 
 
-def _walk(editor: Editor) -> Iterator[Node]:
+def _walk(editor: Editor, since: int | None, reach: int) -> Iterator[Node]:
     """Outermost roots first (LayerNorm before the RMSNorm inside it), then what edits touched."""
     model, at = editor.model, len(editor.touched)
-    for g in list(model.graphs()):
-        if g.owner is None or anchor(g.owner, model.graph) is not None:
-            yield from reversed(g)
+    if since is None:
+        for g in list(model.graphs()):
+            if g.owner is None or anchor(g.owner, model.graph) is not None:
+                yield from reversed(g)
+    else:
+        at = since
     while at < len(editor.touched):
         news = dict.fromkeys(reversed(editor.touched[at:]))
         at = len(editor.touched)
-        for n in news:
+        for n in _behind(news, reach) if since is not None else news:
             if n.graph is not None and anchor(n, model.graph) is not None:
                 yield n
+
+
+def _behind(nodes: dict[Node, None], reach: int) -> list[Node]:
+    """These nodes and those up to `reach` readers behind them, the outermost first."""
+    seen, front = dict(nodes), list(nodes)
+    for _ in range(reach):
+        front = [u for n in front for o in n.outputs for u in o.uses if u not in seen]
+        seen.update(dict.fromkeys(front))
+    return sorted(seen, key=lambda n: -n.pos)
 
 
 def _apply(editor: Editor, r: Rule, m: Match) -> bool:
@@ -294,9 +313,9 @@ class Pass:
         steps = [s for s in self.steps if s.name not in without]
         for _ in range(ROUNDS):
             before = len(editor.log)
-            for is_rule, group in groupby(steps, lambda s: isinstance(s, Rule)):
+            for at, (is_rule, group) in enumerate(groupby(steps, lambda s: isinstance(s, Rule))):
                 if is_rule:
-                    rewrite(editor, [s for s in group if isinstance(s, Rule)])
+                    rewrite(editor, [s for s in group if isinstance(s, Rule)], f"{self.name}:{at}")
                 else:
                     for s in group:
                         _proceed(editor, s)

@@ -1,8 +1,9 @@
-"""What would have hidden an idiom: arithmetic moves into weights, and products with a bias become Gemm."""
+"""What would have hidden an idiom comes last: arithmetic moves into weights, products with a bias become Gemm."""
 
 from __future__ import annotations
 
 from optimizer.core.rule import Pass
 from passes.finish import affine, gemm
+from passes.simplify import batch_norm
 
-FINISH = Pass("finish", (*affine.RULES, *gemm.RULES))
+FINISH = Pass("finish", (*affine.RULES, *batch_norm.RULES, *gemm.RULES))

@@ -21,12 +21,6 @@ def _normalized(p: Any) -> Any:
     return op.BatchNormalization(p, gamma, beta, mean, var, epsilon=eps, name="bn")
 
 
-def _scale_shift(gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
-    """s = γ/√(σ²+ε) and t = β − μ·s, so that BatchNormalization(y) = y·s + t."""
-    s = gamma / np.sqrt(var + eps)
-    return s, beta - mean * s
-
-
 def _vector(m: Array, rank: int, channels: int) -> Array | None:
     """A constant that broadcasts along the channel axis (1) alone, as a vector of `channels`."""
     shape = (1,) * (rank - m.ndim) + m.shape
@@ -54,15 +48,6 @@ def _convolution(op: Any, conv: Any, x: Any, w: Array, b: Array) -> Any:
 
 
 conv = op.Conv(x, w, b, name="conv") | op.ConvTranspose(x, w, b, name="conv")
-
-
-@rule(_normalized(conv), where=lambda bn: facts.pure(bn), domain="inference")
-def conv_batch_norm(
-    op: Any, x: Any, w: Any, b: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: Any, conv: Any
-) -> Any:
-    """γ·(Conv(x, W) + b − μ)/√(σ²+ε) + β → Conv(x, W·s) + (b − μ)·s + β with s = γ/√(σ²+ε)"""
-    s, t = _scale_shift(gamma, beta, mean, var, eps)
-    return _convolution(op, conv, x, _columns(w, s, conv), t if b is None else b * s + t)
 
 
 @rule(op.Mul(conv, m))
@@ -105,26 +90,4 @@ def _rescaled(op: Any, x: Any, gamma: Array, beta: Array, m: Array, bn: Any, *, 
     return op.BatchNormalization(x, g, t, bn.inputs[3], bn.inputs[4], **bn.attributes)
 
 
-@rule(_normalized(op.Gemm(x, w, b, name="gemm")), where=lambda bn: facts.pure(bn), domain="inference")
-def gemm_batch_norm(
-    op: Any, x: Any, w: Any, b: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: Any, gemm: Any
-) -> Any:
-    """γ·(α·x·W + β'·c − μ)/√(σ²+ε) + β → α·x·(W·s) + β'·c·s + β − μ·s"""
-    s, t = _scale_shift(gamma, beta, mean, var, eps)
-    own = {**gemm.attributes, "beta": 1.0}
-    column = s.reshape(-1, 1) if gemm.attributes.get("transB", 0) else s
-    return op.Gemm(x, w * column, t if b is None else gemm.attributes.get("beta", 1.0) * b * s + t, **own)
-
-
-@rule(_normalized(op.MatMul(x, w)), where=lambda bn: facts.pure(bn), domain="inference")
-def matmul_batch_norm(op: Any, x: Any, w: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: Any) -> Any:
-    """γ·(x·W − μ)/√(σ²+ε) + β → x·(W·s) + β − μ·s"""
-    if x.dims is None or len(x.dims) != 2 or w.ndim != 2:
-        return decline("not two matrices")
-    s, t = _scale_shift(gamma, beta, mean, var, eps)
-    return op.Gemm(x, w * s, t)
-
-
-RULES = (
-    batch_norm_scale, batch_norm_shift, conv_batch_norm, conv_scale, conv_shift, gemm_batch_norm, matmul_batch_norm,
-)  # fmt: skip
+RULES = (batch_norm_scale, batch_norm_shift, conv_scale, conv_shift)

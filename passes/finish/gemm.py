@@ -1,27 +1,31 @@
-"""Matrix products with a bias become Gemm, where both are matrices."""
+"""MatMul and Add of matrices are one Gemm; after recognition, for a Gemm hides the Add that idioms look for."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from optimizer.core.graph import Value
 from optimizer.core.pattern import op, values
-from optimizer.core.rule import decline, rule
+from optimizer.core.rule import rule
 
-x, y, c = values("x y c")
-_FLOATS = (1, 10, 11)  # what runtimes multiply; integer Gemm has no kernel
-
-
-@rule(op.Add(op.MatMul(x, y), c))
-def matmul_add(op: Any, x: Any, y: Any, c: Any) -> Any:
-    """x·y + c → Gemm(x, y, c) for matrices"""
-    if x.dtype not in _FLOATS or x.dims is None or y.dims is None or len(x.dims) != 2 or len(y.dims) != 2:
-        return decline("not two float matrices")
-    if c.dims is None or len(c.dims) > 2:
-        return decline("the summand is no bias")
-    own = (1,) * (2 - len(c.dims)) + tuple(c.dims)
-    if any(d != 1 and d != e for d, e in zip(own, (x.dims[0], y.dims[1]))):
-        return decline("the summand does not broadcast to the product")
-    return op.Gemm(x, y, c)
+a, w, b = values("a w b")
+_DTYPES = (1, 10, 11)  # float, float16, double: what runtimes have a Gemm for
 
 
-RULES = (matmul_add,)
+def is_gemm(a: Value, w: Value, b: Value) -> bool:
+    """Whether a·w is a product of matrices, and the constant b spreads over it without making it larger."""
+    if a.dims is None or w.dims is None or b.dims is None or not b.is_const or a.dtype not in _DTYPES:
+        return False
+    if len(a.dims) != 2 or len(w.dims) != 2 or len(b.dims) > 2:
+        return False
+    rows, columns = a.dims[0], w.dims[1]
+    return all(d in (1, size) for d, size in zip(b.dims[::-1], (columns, rows)))
+
+
+@rule(op.MatMul(a, w) + b, where=is_gemm)
+def gemm(op: Any, a: Value, w: Value, b: Value) -> Any:
+    """A·W + b → Gemm, for matrices and a constant b"""
+    return op.Gemm(a, w, b)
+
+
+RULES = (gemm,)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from optimizer.core.rule import Pass
-from passes.recognize import activations
+from passes.recognize import activations, normalizations
 
-RECOGNIZE = Pass("recognize", activations.RULES)
+RECOGNIZE = Pass("recognize", (*normalizations.RULES, *activations.RULES))

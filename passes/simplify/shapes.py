@@ -102,7 +102,7 @@ def _respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) ->
 @procedure(fidelity=Fidelity.EXACT)
 def shape_of(editor: Editor, graph: Graph) -> None:
     """dims i … j of x, gathered one by one → Shape(x, start=i, end=j); before opset 15, one Gather of Shape(x)"""
-    for n in graph:
+    for n in editor.news("shapes.shape_of", graph):
         y = n.output if n.outputs else None
         if y is None or n.op not in _CARRIES or n.domain or y.known is None or y.known.ndim != 1 or y.dtype != INT64:
             continue

@@ -16,17 +16,26 @@ WHOLE = 4096  # bytes: constants up to this size are compared by content at once
 @procedure(fidelity=Fidelity.EXACT)
 def equal_nodes(editor: Editor, graph: Graph) -> None:
     """f(x), f(x) → one f(x), for every deterministic f"""
-    seen: dict[tuple[object, ...], Node] = {}
-    for n in graph:
+    seen: dict[tuple[object, ...], Node] = editor.notes("twins.equal_nodes", graph)
+    for n in editor.news("twins.equal_nodes", graph):
         if n.domain or n.bodies or n.op == "Constant" or not facts.pure(n):
             continue
-        key = (n.op, *map(id, n.inputs), len(n.outputs), attributes_key(n))
+        key = _key(n)
         first = seen.setdefault(key, n)
         if first is n:
             continue
+        if first.graph is not graph or _key(first) != key:  # it has changed since
+            seen[key] = n
+            continue
+        if first.pos > n.pos:
+            seen[key], first, n = n, n, first
         pairs = [(a, b) for a, b in zip(n.outputs, first.outputs) if a.uses or a.is_output]
         if pairs and all(b.name for _, b in pairs):
             editor.replace([a for a, _ in pairs], [b for _, b in pairs], shape="the same operation")
+
+
+def _key(n: Node) -> tuple[object, ...]:
+    return (n.op, *map(id, n.inputs), len(n.outputs), attributes_key(n))
 
 
 def attributes_key(n: Node) -> tuple[bytes, ...]:
@@ -37,14 +46,25 @@ def attributes_key(n: Node) -> tuple[bytes, ...]:
 @procedure(fidelity=Fidelity.EXACT)
 def equal_constants(editor: Editor, graph: Graph) -> None:
     """two initializers of the same type and content → one"""
-    alike: dict[tuple[object, ...], list[Value]] = {}
-    for v in graph.constants():
+    alike: dict[tuple[object, ...], list[Value]] = editor.notes("twins.equal_constants", graph)
+    met: dict[Value, None] = editor.notes("twins.constants met", graph)
+    for v in list(graph.initializers):
+        if v in met or v in graph.dead:
+            continue
+        met[v] = None
         t = v.tensor
         if t is None or v.is_input or v.is_output:
             continue
         key: tuple[object, ...] = (t.dtype, t.shape, *_sample(t))
         group = alike.setdefault(key, [])
-        twin = next((w for w in group if w.tensor is not None and (t.nbytes <= WHOLE or _equal(t, w.tensor))), None)
+        twin = next(
+            (
+                w
+                for w in group
+                if w not in graph.dead and w.tensor is not None and (t.nbytes <= WHOLE or _equal(t, w.tensor))
+            ),
+            None,
+        )
         if twin is None:
             group.append(v)
         else:
