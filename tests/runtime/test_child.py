@@ -108,11 +108,7 @@ def test_stage_is_silent_outside_a_child() -> None:
 
 def test_callers_main_is_not_run_again(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(
-        "from optimizer.runtime.child import call\n"
-        "print('once')\n"
-        "print(call('builtins:dict', a=1))\n"
-    )
+    script.write_text("from optimizer.runtime.child import call\nprint('once')\nprint(call('builtins:dict', a=1))\n")
     root = str(Path(child.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": root}, cwd=tmp_path, capture_output=True

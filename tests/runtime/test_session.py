@@ -85,7 +85,10 @@ def test_unknown_provider(save: Any) -> None:
     assert caught.value.fix == "did you mean 'cuda'?"
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in (available() or door.Runtime("", ())).providers, reason="built with CUDA")
+BUILT_WITH = (available() or door.Runtime("", ())).providers
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in BUILT_WITH, reason="built with CUDA")
 def test_provider_that_is_not_built_in(save: Any) -> None:
     with pytest.raises(EnvironmentNotAsAsked, match="built without CUDA") as caught:
         open_session(save(RELU), optimize=False, provider="cuda")
@@ -107,7 +110,7 @@ class _Lies:
 
     def preload_dlls(self) -> None: ...
 
-    def InferenceSession(self, path: str, settings: Any, providers: Any) -> Any:  # noqa: N802
+    def InferenceSession(self, path: str, settings: Any, providers: Any) -> Any:
         lies = self
 
         class Pretend(self._ort.InferenceSession):
