@@ -41,11 +41,14 @@ def raise_opset(editor: Editor, to: int = PER_CHANNEL) -> bool:
         return False
     if model.functions:
         raise BadInput("local functions have opsets of their own", fix="leave out --keep-functions")
-    spellings = {n: s for n in model.nodes() if (s := _respelled(n, to)) is not None}
+    opset = model.opsets[""]
+    changed = [n for n in model.nodes() if _respelled(n, opset, to) is not None]
     began = len(editor.log)
     with editor.under("raise_opset", Fidelity.EXACT):
         editor.set_opset(to)
-        for n, s in spellings.items():
+        for n in changed:
+            s = _respelled(n, opset, to)  # anew: what it reads may have been replaced just now
+            assert s is not None
             try:
                 new = editor.stage(s.op, s.inputs, s.attributes, len(n.outputs))
                 news = [new] if len(n.outputs) == 1 else new
@@ -56,28 +59,27 @@ def raise_opset(editor: Editor, to: int = PER_CHANNEL) -> bool:
                 done, why = False, str(declined)
             if not done:
                 editor.undo(began)
-                raise _cannot(n, to, why)
+                raise _cannot(n, opset, to, why)
     return True
 
 
-def _respelled(node: Node, to: int) -> _Spelling | None:
+def _respelled(node: Node, opset: int, to: int) -> _Spelling | None:
     """The node's new spelling; None where the old one still stands.
 
     Raises:
         BadInput: its meaning changes.
     """
-    if node.domain or node.graph is None:
+    if node.domain:
         return None
-    opset = node.graph.opset
     old, new = form.schema(node.op, opset), form.schema(node.op, to)
     if old is None or (new is not None and old.since_version == new.since_version):
         return None
     if node.op in ("Resize", "Upsample") and opset < 11:
         return _as_resize(node)
     if new is None:
-        raise _cannot(node, to, f"opset {to} has no {node.op}")
+        raise _cannot(node, opset, to, f"opset {to} has no {node.op}")
     if node.op in _FLATTENS:
-        return _along_one_axis(node, to)
+        return _along_one_axis(node, opset, to)
     moved = [name for _, name, since in form.MOVED.get(node.op, ()) if opset < since <= to]
     if moved:
         kept = {k: a for k, a in node.attributes.items() if k not in moved}
@@ -86,18 +88,18 @@ def _respelled(node: Node, to: int) -> _Spelling | None:
         return None
     if not set(node.attributes) - set(new.attributes) and node.op == "BatchNormalization":
         return None  # `spatial` was left out, so it was 1, the only thing that is meant today
-    raise _cannot(node, to, f"{node.op} changed its operands or attributes")
+    raise _cannot(node, opset, to, f"{node.op} changed its operands or attributes")
 
 
-def _along_one_axis(node: Node, to: int) -> _Spelling:
+def _along_one_axis(node: Node, opset: int, to: int) -> _Spelling:
     """Equal where nothing but ones follows the axis."""
     x = node.inputs[0]
     axis = int(node.attributes.get("axis", 1))
     if x is None or x.dims is None:
-        raise _cannot(node, to, "the rank of its input is not known")
+        raise _cannot(node, opset, to, "the rank of its input is not known")
     axis += len(x.dims) if axis < 0 else 0
     if any(not isinstance(d, int) or d != 1 for d in x.dims[axis + 1 :]):
-        raise _cannot(node, to, f"it runs over several axes at once, opset {to} only over one")
+        raise _cannot(node, opset, to, f"it runs over several axes at once, opset {to} only over one")
     return _Spelling(node.op, list(node.inputs), {"axis": axis})
 
 
@@ -120,8 +122,7 @@ def _defaults(schema: Any) -> dict[str, bytes]:
     return {name: a.default_value.SerializeToString() for name, a in schema.attributes.items()}
 
 
-def _cannot(node: Node, to: int, why: str) -> BadInput:
-    opset = node.graph.opset if node.graph is not None else 0
+def _cannot(node: Node, opset: int, to: int, why: str) -> BadInput:
     return BadInput(
         f"per-channel quantization needs opset {to}, the model has {opset} and cannot be raised: {why}",
         at=f"node {node.name!r} ({node.op})",

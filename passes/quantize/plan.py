@@ -286,23 +286,27 @@ class _Planner:
             return True  # four times fewer bytes to move, whoever made them
         if not any(readers):
             return False
-        made = [self._made_as_integers(v) for v in c.data]
-        return any(made) and all(m or is_constant(v) or self._is_small(v, c.out) for m, v in zip(made, c.data))
+        there = [self._made_as_integers(v) or self._multiplied_as_integers(v) for v in c.data]
+        return any(there) and all(t or is_constant(v) or self._is_small(v, c.out) for t, v in zip(there, c.data))
 
     def _reads_integers(self, reader: Node, v: Value) -> bool:
         c = self.alive.get(reader)
         return c is not None and any(x is v for x in c.data)
 
     def _made_as_integers(self, v: Value) -> bool:
+        """Whether its maker gives integers anyway; a product that may give floats does so for one float reader."""
         c = self.alive.get(v.producer) if v.producer is not None else None
-        return c is not None and any(v is o for o in c.outputs) and self._gives_integers(c)
+        if c is None or not any(v is o for o in c.outputs):
+            return False
+        return not c.kernel.gives_floats or (not v.is_output and all(self._reads_integers(r, v) for r in v.uses))
+
+    def _multiplied_as_integers(self, v: Value) -> bool:
+        """Whether a product reads it as integers, so that these are there for others as well."""
+        return any(self.alive[r].kernel.weighted for r in v.uses if self._reads_integers(r, v))
 
     def _gives_integers(self, c: _Candidate) -> bool:
-        """Whether the unit's output is one of integers; one that may be float is where any reader takes floats."""
-        if not c.kernel.gives_floats:
-            return True
-        out = c.out
-        return not out.is_output and bool(out.uses) and all(self._reads_integers(r, out) for r in out.uses)
+        """Whether the unit's output is one of integers: where it may be float, if any reader takes integers."""
+        return not c.kernel.gives_floats or any(self._reads_integers(r, c.out) for r in c.out.uses)
 
     def _is_small(self, v: Value, out: Value) -> bool:
         a, b = self.ranges.get(v.name), self.ranges.get(out.name)
