@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,7 +87,11 @@ def _main(argv: list[str]) -> int:
     failure = None
     try:
         # on stdout is the result alone: what a guest prints is not
-        with contextlib.redirect_stdout(sys.stderr), _warnings(args.quiet), _progress(verb, args.quiet):
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _warnings(args.quiet),
+            _progress(verb, args.quiet) as args.progress,
+        ):
             answer: Answer = module.run(args)
     except ValidationFailed as error:
         if error.result is None:
@@ -123,15 +127,15 @@ def _warnings(quiet: bool) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _progress(verb: str, quiet: bool) -> Generator[None]:
-    """A spinner on a terminal, for verbs that run models."""
+def _progress(verb: str, quiet: bool) -> Generator[Callable[[str], None] | None]:
+    """A spinner on a terminal, for verbs that run models; what it yields is told what is being done."""
     if quiet or verb not in SLOW or not sys.stderr.isatty():
-        yield
+        yield None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(verb):
-        yield
+    with Console(stderr=True).status(verb) as status:
+        yield lambda what: status.update(f"{verb}: {what}")
 
 
 def _print(text: str) -> None:
@@ -172,10 +176,8 @@ def _report(error: Exception, verbose: bool) -> int:
     if verbose:
         _say("".join(traceback.format_exception(error)).rstrip())
     known = error if isinstance(error, GraphwrightError) else _unexpected(error)
-    lines = [f"error: {known.what}"]
-    lines += [f"  at: {known.at}"] if known.at else []
-    lines += [f"  fix: {known.fix}"] if known.fix else []
-    _say("\n".join(lines))
+    lines = [("error", known.what), ("  at", known.at), ("  fix", known.fix)]
+    _say("\n".join(f"{key}: {text}".replace("\n", "\n    ") for key, text in lines if text))
     return known.exit_code
 
 

@@ -67,4 +67,5 @@ def run(args: argparse.Namespace) -> Answer:
         keep_failed=args.keep_failed,
         hash_full=args.hash == "full",
         argv=args.argv,
+        progress=args.progress,
     )

@@ -40,4 +40,5 @@ def run(args: argparse.Namespace) -> Answer:
         dry_run=args.dry_run,
         keep_failed=args.keep_failed,
         argv=args.argv,
+        progress=args.progress,
     )

@@ -16,6 +16,7 @@ from optimizer.core.text import did_you_mean, safe
 from optimizer.driver import catalog
 from optimizer.driver.presets import LEVELS, PRUNE, QUANTIZE
 from optimizer.measure.diff import name_of, read_receipt
+from optimizer.runtime.card import resolve
 
 if TYPE_CHECKING:
     from optimizer.core.graph import Model, Node
@@ -58,19 +59,21 @@ def explain(out: str | os.PathLike[str] | None = None, name: str | None = None) 
         return _catalog() if name is None else _rule(name)
     if name is None:
         raise BadInput("a result alone explains nothing", at=str(out), fix=f"graphwright explain {out} NODE")
-    return _life(Path(out), name)
+    return _life(resolve(out).path, name)
 
 
 def describe_edit(row: Row) -> str:
     """One edit on one line: number, rule, fidelity, evidence, operators before and after, and what is equal."""
     scope = f" in {'/'.join(map(safe, row['scope']))}" if row["scope"] else ""
     before, after = (_operators(op for op, _ in row[side]) for side in ("gone", "new"))
+    kept = all(a == b for a, b in row["equal"])  # only what is new takes the old name: no node, so a constant
+    remains = "nothing" if not row["equal"] else "a constant" if kept else "a value that is there"
     pairs = [safe(a) if a == b else f"{safe(a)} → {safe(b)}" for a, b in row["equal"]]
     equal = f"     equal: {', '.join(pairs[:4])}{', …' if len(pairs) > 4 else ''}" if pairs else ""
     note = f"     {safe(row['note'])}" if row.get("note") else ""
     return (
         f"{row['id']} {safe(row['rule'])} ({row['fidelity']}, evidence {row['evidence']}){scope}   "
-        f"{before or 'nothing'} → {after or ('a value that is there' if pairs else 'nothing')}{equal}{note}"
+        f"{before or 'nothing'} → {after or remains}{equal}{note}"
     )
 
 

@@ -499,19 +499,21 @@ def _alike(hunks: Iterable[Hunk]) -> list[list[Hunk]]:
 
 
 def _show_hunks(group: Sequence[Hunk]) -> list[str]:
-    first = group[0]
-    times = f" × {len(group)}" if len(group) > 1 else ""
-    lines: list[str] = []
-    if first.removed:
-        n = len(first.removed)
-        where = _place([_common([x.name for x in h.removed]) for h in group])
-        rules = "" if first.added else _show_edits(group)
-        lines.append(f"- {_show_ops(x.op for x in first.removed)}   {where}   ({n} node{'s' * (n != 1)}){times}{rules}")
-    if first.added:
-        where = _place([_common([x.name for x in h.added]) for h in group])
-        rules = _show_edits(group)
-        lines.append(f"+ {_show_ops(x.op for x in first.added):<22}{rules or f'   {where}{times}'}")
-    return lines
+    first, edits = group[0], _show_edits(group)
+
+    def line(sign: str, sides: Sequence[Sequence[Name]]) -> str:
+        n = len(sides[0])
+        where = _place([_common([name.name for name in side]) for side in sides])
+        times = f" × {len(sides)}" if len(sides) > 1 else ""
+        return f"{sign} {_show_ops(name.op for name in sides[0])}   {where}   ({n} node{'s' * (n != 1)}){times}"
+
+    if not first.added:
+        return [line("-", [h.removed for h in group]) + edits]
+    if not first.removed:
+        return [line("+", [list(h.added) for h in group]) + edits]
+    added = _show_ops(name.op for name in first.added)
+    where = edits or f"   {_place([_common([name.name for name in h.added]) for h in group])}"
+    return [line("-", [h.removed for h in group]), f"+ {added:<21}{where}"]
 
 
 def _show_edits(group: Sequence[Hunk]) -> str:
