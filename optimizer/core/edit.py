@@ -1,7 +1,7 @@
 """An edit replaces values by values claimed equal; the editor is the only way a graph changes.
 
-Nodes built through the editor are not in the graph until `replace` accepts them. A refused edit has touched nothing, so no
-rule needs rollback; every committed edit keeps its inverse steps, so `undo` restores the file byte for byte.
+Nodes built through the editor are not in the graph until `replace` accepts them. A refused edit has touched nothing,
+so no rule needs rollback; every committed edit keeps its inverse steps, so `undo` restores the file byte for byte.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Gate(Protocol):
 
 
 class Ops:
-    """`op.Name(operands in the newest form, **attributes)` stages a node and returns its output (a tuple for `outputs=n`)."""
+    """`op.Name(operands in the newest form, **attributes)` stages a node and gives its output (a tuple if several)."""
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
@@ -133,7 +133,7 @@ class Editor:
             self.rule, self.fidelity, self.evidence = was
 
     def news(self, reader: str, graph: Graph) -> Iterator[Node]:
-        """Nodes of `graph` that `reader` has not seen in their present surroundings: all at first, then what edits touched."""
+        """Nodes that `reader` has not seen in their present surroundings: all at first, then what edits touched."""
         since = self._seen.get((reader, graph))
         self._seen[reader, graph] = len(self.touched)
         if since is None:
@@ -246,7 +246,7 @@ class Editor:
     def replace(
         self, old: Sequence[Value], new: Sequence[Any], *, must_go: Sequence[Node] = (), shape: str = "", note: str = ""
     ) -> bool:
-        """Let every reader of old[i] read new[i]; what nobody reads any more goes. False (and nothing touched) if refused.
+        """Let every reader of old[i] read new[i]; what nobody reads any more goes. False if refused, and nothing touched.
 
         Args:
             old: values of one graph.

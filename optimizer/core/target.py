@@ -31,24 +31,48 @@ class Target:
     weight_bits: int = 8
     activation: str = ""
 
-    def refuses(self, op: str, domain: str, opset: int, dtypes: tuple[int, ...]) -> str | None:
-        """Why this operation cannot be written for the target, or None."""
+    def refuses(
+        self,
+        op: str,
+        domain: str,
+        opset: int,
+        dtypes: tuple[int | None, ...],
+        attributes: frozenset[str] = frozenset(),
+        outputs: int = 1,
+    ) -> str | None:
+        """Why this operation cannot be written for the target, or None.
+
+        Args:
+            dtypes: element types of the operands; 0 where it is not known, None where one is left out.
+            attributes: names of those that are written.
+            outputs: how many there are.
+        """
         if domain:
             return None if domain in self.contrib else f"{domain}.{op} is not an operator of target {self.name}"
-        return _refuses(op, opset, dtypes)
+        return _refuses(op, opset, dtypes, attributes, outputs)
 
 
 @lru_cache(None)
-def _refuses(op: str, opset: int, dtypes: tuple[int, ...]) -> str | None:
+def _refuses(
+    op: str, opset: int, dtypes: tuple[int | None, ...], attributes: frozenset[str], outputs: int
+) -> str | None:
     s = form.schema(op, opset)
     if s is None:
-        return f"{op} needs a newer opset"
-    if len(dtypes) < s.min_input or len(dtypes) > s.max_input:
+        return f"{op} is no operator of opset {opset}"
+    if not s.min_input <= len(dtypes) <= s.max_input:
         return f"{op} at opset {opset} does not take {len(dtypes)} inputs"
+    if not s.min_output <= outputs <= s.max_output:
+        return f"{op} at opset {opset} does not give {outputs} outputs"
+    for name in sorted(attributes - s.attributes.keys()):
+        return f"{op} at opset {opset} has no attribute {name}"
+    for name in sorted(k for k, a in s.attributes.items() if a.required and k not in attributes):
+        return f"{op} at opset {opset} wants the attribute {name}"
     parameters = list(s.inputs)
     bound: dict[str, int] = {}
     for i, dtype in enumerate(dtypes):
         p = parameters[min(i, len(parameters) - 1)]
+        if dtype is None and p.option == p.option.Single:
+            return f"{op} at opset {opset} wants the operand {p.name}"
         if not dtype:
             continue
         if f"tensor({TensorProto.DataType.Name(dtype).lower()})" not in p.types:
