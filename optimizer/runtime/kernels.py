@@ -27,13 +27,14 @@ _COMPOSITE = (  # standard ops (and two that the runtime files under the standar
     *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
 )
 
-_MULTIPLIES = {  # kernel → whether it multiplies integers
-    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm"), False),
-    **dict.fromkeys(("FusedGemm", "LSTM", "GRU", "RNN"), False),
-    **dict.fromkeys(("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat"), True),
-    **dict.fromkeys(("QGemm", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"), True),
-}
-_WEIGHT = {"QLinearConv": 3}  # operand that is the weight of a convolution, where it is not the second
+_FLOAT = (  # kernels that multiply floats
+    *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"),
+    *("LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "MatMulNBits"),
+)
+_INTEGER = (  # kernels that multiply integers
+    *("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"),
+    *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
+)
 
 
 def census(
@@ -71,7 +72,7 @@ def optimized_graph(
 
 @dataclass(slots=True)
 class Macs:
-    """Multiplications of one run: all of them, those of integers, and those that stayed float by name of node."""
+    """Multiply-adds of one run: all of them, those of integers, and those that stayed float by name of node."""
 
     total: int = 0
     integer: int = 0
@@ -79,7 +80,11 @@ class Macs:
 
 
 def integer_macs(path: str | os.PathLike[str], feed: Feed) -> Macs:
-    """Multiplications of convolutions, products and recurrences, by what the runtime's profile of one run shows.
+    """Multiply-adds of convolutions, products, recurrences and attentions, as one run executes them.
+
+    Counted in the graph that the runtime ends with, which is run under the runtime's profiler: its nodes first get
+    names of their own, for the profile knows a node by its name only. The blocked layout pads channels to a multiple of
+    its block, and these are counted too.
 
     Only in a child; raises as `census`, and SessionError where the model refuses the feed.
     """
@@ -87,40 +92,55 @@ def integer_macs(path: str | os.PathLike[str], feed: Feed) -> Macs:
 
     with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
         written = Path(folder, "optimized.onnx")
-        session = open_session(path, optimize=True, optimized_path=written, profile_prefix=Path(folder, "profile"))
+        open_session(path, optimize=True, optimized_path=written)
+        proto = onnx.load(written, load_external_data=False)
+        nodes: dict[str, NodeProto] = {}
+        labels: dict[str, str] = {}
+        for i, node in enumerate(_nodes(proto.graph)):
+            labels[f"n{i}"] = (node.name or node.output[0]).removesuffix("_nchwc")
+            node.name = f"n{i}"
+            nodes[node.name] = node
+        onnx.save(proto, written)
+        session = open_session(written, optimize=False, profile_prefix=Path(folder, "profile"))
         session.run(feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        proto = onnx.load(written, load_external_data=False)
-    nodes = {node.name: node for node in _nodes(proto.graph)}
     sizes = {tensor.name: tuple(tensor.dims) for graph in _graphs(proto.graph) for tensor in graph.initializer}
     found = Macs()
     for event in events:
-        name = event.get("name", "").removesuffix("_kernel_time")
-        if name == event.get("name") or name not in nodes or nodes[name].op_type not in _MULTIPLIES:
+        node = nodes.get(event["name"].removesuffix("_kernel_time")) if event["cat"] == "Node" else None
+        if node is None or node.op_type not in (*_FLOAT, *_INTEGER):
             continue
-        macs = _macs(nodes[name], event["args"], sizes)
+        macs = _macs(node, event["args"], sizes)
         found.total += macs
-        if _MULTIPLIES[nodes[name].op_type]:
+        if node.op_type in _INTEGER:
             found.integer += macs
         else:
-            found.floats[name] = found.floats.get(name, 0) + macs
+            label = labels[node.name]
+            found.floats[label] = found.floats.get(label, 0) + macs
     return found
 
 
 def _macs(node: NodeProto, seen: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]) -> int:
-    """∏ output · terms of each sum: kernel size times channels a group, or the inner dimension."""
-    shapes = [next(iter(shape.values())) for shape in seen["input_type_shape"]]
-    first = sizes.get(node.input[0]) or shapes[0]
-    out = math.prod(next(iter(seen["output_type_shape"][0].values())))
+    """Π output · terms of each sum. The profile lacks weights that a kernel has packed: their sizes are in `sizes`."""
     op = node.op_type
-    if op.endswith(("LSTM", "GRU", "RNN")):
-        weights = sum(math.prod(sizes.get(name, ())) for name in node.input[1:3])
-        return math.prod(first[:2]) * weights
+    seen_in = [tuple(next(iter(shape.values()))) for shape in seen["input_type_shape"]]
+    first, out = sizes.get(node.input[0]) or seen_in[0], tuple(next(iter(seen["output_type_shape"][0].values())))
+    weight = sizes.get(node.input[3 if op == "QLinearConv" else 1]) or (seen_in[1] if len(seen_in) > 1 else ())
+    if op == "ConvTranspose":
+        return math.prod(first) * math.prod(weight[1:])
     if "Conv" in op:
-        weight = sizes.get(node.input[_WEIGHT.get(op, 1)], (0,))
-        return (math.prod(first) if op == "ConvTranspose" else out) * math.prod(weight[1:])
-    turned = any(a.name == "transA" and a.i for a in node.attribute)
-    return out * first[-2 if turned else -1]
+        return math.prod(out) * math.prod(weight[1:])
+    if op.endswith(("LSTM", "GRU", "RNN")):  # x of [steps, batch, …]; W and R, each read once a step
+        return math.prod(first[:2]) * (math.prod(weight) + math.prod(sizes.get(node.input[2], ())))
+    if op in ("Attention", "QAttention") and node.domain == _RUNTIME:  # x·W, then Q·Kᵀ and P·V
+        return math.prod(first[:-1]) * (math.prod(weight) + 2 * first[-2] * out[-1])
+    if op in ("Attention", "MultiHeadAttention"):
+        return 2 * math.prod(first) * seen_in[1][-2]
+    if op == "MatMulNBits":
+        return math.prod(out) * first[-1]
+    rows = out[-2] if len(first) > 1 and len(out) > 1 else 1  # a of [rows, terms], perhaps transposed
+    terms = math.prod(first[-2:]) // rows if len(weight) != 1 else weight[0]
+    return math.prod(out) * terms
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
