@@ -87,10 +87,14 @@ def _fold(editor: Editor, region: list[Node]) -> None:
     """Evaluate a region in order and keep what its other readers read."""
     made: dict[Value, Array] = {}
     done: set[Node] = set()
+
+    def made_or_const(v: Value) -> Array | None:
+        return v.const if (x := made.get(v)) is None else x
+
     for n in region:
         if not all(v is None or v.is_const or v in made for v in n.inputs) or _grows(n, made):
             continue
-        results = evaluate(n, lambda v: made[v] if v in made else v.const)
+        results = evaluate(n, made_or_const)
         if results is None or len(results) != len(n.outputs):
             continue
         if all(_plausible(o, x) for o, x in zip(n.outputs, results) if o.uses or o.is_output):

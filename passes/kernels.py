@@ -155,7 +155,7 @@ def _many(f: Callable[[Array, Array], Array], xs: tuple[Array, ...]) -> Array:
     return out
 
 
-for _op, _f in {
+_PREDICATES: dict[str, Any] = {
     "Equal": np.equal,
     "Greater": np.greater,
     "Less": np.less,
@@ -166,8 +166,12 @@ for _op, _f in {
     "Xor": np.logical_xor,
     "Not": np.logical_not,
     "IsNaN": np.isnan,
-}.items():
-    _KERNELS[_op] = (lambda f: lambda n, xs: np.asarray(f(*xs)))(_f)
+}
+
+
+@_kernel(*_PREDICATES)
+def _predicate(n: Node, xs: Arrays) -> Array:
+    return np.asarray(_PREDICATES[n.op](*xs))
 
 
 @_kernel("Identity")
@@ -262,11 +266,10 @@ def _constant_of_shape(n: Node, xs: Arrays) -> Array:
 
 @_kernel("Range")
 def _range(n: Node, xs: Arrays) -> Array | None:
-    a, b, c = (x.item() if x is not None else 0 for x in xs)
-    dtype = xs[0].dtype if xs[0] is not None else None
-    if not c or dtype is None or dtype.kind not in "i":
+    start, limit, delta = xs
+    if start is None or limit is None or delta is None or start.dtype.kind != "i" or not delta:
         return None
-    return np.arange(a, b, c, dtype)
+    return np.arange(int(start), int(limit), int(delta)).astype(start.dtype)
 
 
 @_kernel("MatMul")

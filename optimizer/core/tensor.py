@@ -146,7 +146,8 @@ class Tensor:
             return out
         a = self.numpy()
         if a.dtype.kind in "OUS":
-            return helper.make_tensor(name, TensorProto.STRING, a.shape, [_text(s) for s in a.ravel()])
+            text = [_text(s) for s in a.ravel()]
+            return TensorProto(name=name, data_type=TensorProto.STRING, dims=a.shape, string_data=text)
         return numpy_helper.from_array(np.ascontiguousarray(a).reshape(a.shape), name)
 
     def blocks(self) -> Iterator[bytes | memoryview]:
@@ -191,7 +192,7 @@ def misfit(t: TensorProto) -> str | None:
     if size is None:
         return f"has element type {dtype}, which the installed onnx does not know"
     if t.data_location == TensorProto.EXTERNAL:
-        return None  # compared when the data was found
+        return None if Region.of(t) is not None else "has external data, but does not say where"
     have, need = len(t.raw_data), -(-count * size // 8)
     if have == need and size:
         return None

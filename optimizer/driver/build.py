@@ -184,8 +184,9 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             "bytes": size,
         }
         outcome = Result(
-            m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed), exit_code=code
-        )
+            m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed), name=_name(source, card),
+            exit_code=code,
+        )  # fmt: skip
         if published and request.out is not None:
             _publish(outcome, files, request.out, place)
         elif code == 1 and request.keep_failed and request.out is not None:
@@ -206,6 +207,11 @@ def api(result: Result) -> Result:
             "the result is not the original, or does not meet an expectation:\n" + str(result), result=result
         )
     return result
+
+
+def _name(source: Path, card: Card | None) -> str:
+    """What the screen calls the input: a card's model is called as the card."""
+    return f"{card.path.stem}.onnx" if card is not None else source.name
 
 
 def _path(given: Any) -> Path | None:

@@ -40,12 +40,13 @@ class Result:
         validation: Validation | None = None,
         bench: Bench | None = None,
         lines: Sequence[str] = (),
+        name: str = "model",
         exit_code: int = 0,
     ) -> None:
         self._model = model
         self.receipt, self.log = receipt, log
         self.validation, self.bench, self.exit_code = validation, bench, exit_code
-        self._lines = lines
+        self._lines, self._name = lines, name
 
     @property
     def model(self) -> ModelProto:
@@ -84,14 +85,13 @@ class Result:
             if r["target"]["asked"] == r["target"]["row"]
             else f"{r['target']['asked']} ({r['target']['row']})"
         )
-        name = Path(r["input"]["path"]).name if r["input"]["path"] else "model"
         out = Path(r["output"]["path"]).name if r["output"]["path"] else "(not written)"
         opset = r["output"]["opset"].get("", 0)
         raised = r["input"]["opset"].get("", 0)
         phases = " · ".join(f"{p['name']} {p['edits']}" for p in r["phases"])
         opset = f"opset {opset}" if raised == opset else f"opset {raised} → {opset}"
         lines = [
-            f"{safe(name)} → {safe(out)}        {r['level']}  {target}  {opset}",
+            f"{safe(self._name)} → {safe(out)}        {r['level']}  {target}  {opset}",
             f"nodes      {sum(before.values())} → {sum(after.values())}{_changes(before, after)}",
             self._file_line(),
             f"phases     {phases or 'none'} edits    {sum(p['seconds'] for p in r['phases']):.2f} s",
@@ -103,9 +103,8 @@ class Result:
         lines += [f"expect     {expectation.describe(o).removeprefix('expect ')}" for o in r["expect"]]
         lines += [f"warning    {safe(w)}" for w in r["warnings"]]
         if r["output"]["path"]:
-            lines.append(
-                f"receipt    {safe(out)}.receipt.json        why a node is what it is: graphwright explain {safe(out)} NODE"
-            )
+            why = f"why a node is what it is: graphwright explain {safe(out)} NODE"
+            lines.append(f"receipt    {safe(out)}.receipt.json        {why}")
         return "\n".join(lines)
 
     def _file_line(self) -> str:
@@ -117,16 +116,14 @@ class Result:
     def _verdict(self) -> list[str]:
         v = self.validation
         if v is None:
-            return [
-                f"validated  {self.receipt['validation']['verdict']}: {self.receipt['validation'].get('why', '')}".rstrip(
-                    ": "
-                )
-            ]
+            row = self.receipt["validation"]
+            return [f"validated  {row['verdict']}: {row.get('why', '')}"]
         first, *rest = str(v).splitlines()
         lines = [f"validated  {first}"]
         for line in rest:
             key, _, text = line.partition("  ")
-            lines.append(f"{key:<10} {text.strip()}" if key in ("task", "note", "warning") else f"           {line}")
+            if key != "warning":  # the receipt has them all
+                lines.append(f"{key:<10} {text.strip()}" if key in ("task", "note") else f"           {line}")
         return lines
 
 
