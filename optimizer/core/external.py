@@ -70,7 +70,7 @@ def _number(where: dict[str, str], key: str, default: int, at: str) -> int:
     text = where.get(key)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise BadInput(f"the {key} of external data is no size: {text!r}", at=at, fix="export the model again")
     return int(text)
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, defs, helper
 
 from optimizer.core.dims import Dim, Dims, is_unknown, named, unknown
 from optimizer.core.errors import BadInput
 from optimizer.core.region import Buffer, MappedFile, Region
 from optimizer.core.tensor import Array, Tensor, misfit
+from optimizer.core.text import safe
+from optimizer.core.wire import field_of
 
 GAP = 1 << 20
 
@@ -127,11 +130,11 @@ class Node:
 
 
 class Graph:
-    """A list of nodes in topological order, with inputs, outputs and initializers; a body knows the node it belongs to."""
+    """Nodes in topological order, with inputs, outputs and initializers; a body knows the node it belongs to."""
 
     __slots__ = (
-        "count", "dead", "graph", "infos", "initializers", "inputs", "model", "next", "outputs", "owner", "owners", "pos",
-        "prev", "proto", "touched",
+        "count", "dead", "graph", "infos", "initializers", "inputs", "model", "next", "outputs", "owner", "owners",
+        "pos", "prev", "proto", "touched",
     )  # fmt: skip
 
     def __init__(self, model: Model, owner: Node | None, proto: GraphProto) -> None:
@@ -143,9 +146,8 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.initializers: dict[Value, None] = {}
-        self.dead: set[Value] = (
-            set()
-        )  # initializers no longer read: marked, never removed, so that undo keeps their order
+        # initializers no longer read: marked, never removed, so that undo keeps their order
+        self.dead: set[Value] = set()
         self.owners: dict[Node, None] = {}  # nodes with bodies
         self.infos: dict[str, Any] = {}  # declared value_info by name; parsed only when someone needs it
         self.touched = False  # a body whose proto is no longer what the graph says
@@ -298,7 +300,7 @@ def _captures(graph: Graph, inside: set[Graph]) -> Iterator[Value]:
 
 
 def anchor(node: Node | None, graph: Graph) -> Node | None:
-    """The node of `graph` in which `node` lies: itself, or the If, Loop or Scan around it; None when it is elsewhere."""
+    """The node of `graph` in which `node` lies: itself, or the If, Loop or Scan around it; None if elsewhere."""
     while node is not None and node.graph is not graph:
         node = node.graph.owner if node.graph is not None else None
     return node
@@ -382,7 +384,7 @@ def _copy_value(v: Value, producer: Node | None, graph: Graph | None) -> Value:
 
 
 def attribute_value(a: AttributeProto) -> Attribute:
-    """An AttributeProto as a Python value; graphs, types, sparse tensors and references to a function's attribute stay protos."""
+    """An AttributeProto as a Python value; graphs, types, sparse tensors and references stay protos."""
     if a.ref_attr_name:
         return a
     t = a.type
@@ -415,7 +417,17 @@ def attribute_proto(name: str, value: Attribute) -> AttributeProto:
         return value
     if isinstance(value, Tensor):
         return AttributeProto(name=name, type=AttributeProto.TENSOR, t=value.to_proto(""))
+    if isinstance(value, (list, tuple)) and not value:
+        return AttributeProto(name=name, type=_list_types().get(name, AttributeProto.INTS))
     return helper.make_attribute(name, value)
+
+
+@lru_cache(None)
+def _list_types() -> dict[str, Any]:
+    """The element types of list attributes, by name: an empty list does not tell its own."""
+    kinds = {"FLOATS": AttributeProto.FLOATS, "STRINGS": AttributeProto.STRINGS}
+    attributes = (x for s in defs.get_all_schemas() for x in s.attributes.items())
+    return {name: kinds[a.type.name] for name, a in attributes if a.type.name in kinds}
 
 
 def body_names(node: Node) -> list[str]:
@@ -499,7 +511,7 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
                 if o in values:
                     raise BadInput(
                         f"the value {o!r} is made twice",
-                        at=f"node {n.name!r} ({n.op})",
+                        at=_at(n),
                         fix="every value needs one maker; rename one of them",
                     )
                 values[o] = v
@@ -531,7 +543,7 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
         for a in p.attribute[:]:
             if a.type == AttributeProto.TENSOR:
                 if why := misfit(a.t):
-                    raise _misfit(why, f"attribute {a.name!r} of node {n.name!r} ({n.op})")
+                    raise _misfit(why, f"attribute {a.name!r} of {_at(n)}")
                 if Region.of(a.t) is not None:
                     n.attributes  # noqa: B018 - a tensor that is opened keeps the buffer it lies in alive
             elif a.type == AttributeProto.GRAPH:
@@ -559,6 +571,10 @@ def lift_graph(model: Model, proto: GraphProto, owner: Node | None, outer: tuple
     return g
 
 
+def _at(n: Node) -> str:
+    return f"node {n.name!r} ({safe(n.op)})"
+
+
 def _misfit(why: str, at: str) -> BadInput:
     return BadInput(f"a constant {why}", at=at, fix="the file is damaged: export it again")
 
@@ -569,7 +585,7 @@ def _outer(name: str, outer: tuple[dict[str, Value], ...], node: Node) -> Value:
             return s[name]
     raise BadInput(
         f"the value {name!r} is read but nothing makes it",
-        at=f"node {node.name!r} ({node.op})",
+        at=_at(node),
         fix="the file is damaged or was cut wrongly: export it again",
     )
 
@@ -595,7 +611,7 @@ def _sort(g: Graph, nodes: list[Node]) -> None:
                 if seen == 1:
                     raise BadInput(
                         "the graph has a cycle",
-                        at=f"node {p.name!r} ({p.op}), value {v.name!r}",
+                        at=f"{_at(p)}, value {v.name!r}",
                         fix="an ONNX graph must be acyclic; export it again",
                     )
                 if seen is None:
@@ -665,6 +681,9 @@ def set_field(target: Any, field: str, x: Any) -> None:
         getattr(target, field).CopyFrom(x)
     elif hasattr(x, "extend") or hasattr(x, "append"):
         getattr(target, field).extend(x)
+    elif isinstance(x, bytes) and field != "raw_data":
+        number = target.DESCRIPTOR.fields_by_name[field].number
+        target.MergeFromString(field_of(number, x))  # text that is not UTF-8 comes as bytes, which no setter takes
     else:
         setattr(target, field, x)
 

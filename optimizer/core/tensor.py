@@ -127,6 +127,8 @@ class Tensor:
                 else:
                     whole = TensorProto(dims=self.shape, data_type=self.dtype, raw_data=bytes(raw))
                     a = numpy_helper.to_array(whole)
+            elif self.dtype in PLAIN and (raw := p.raw_data):
+                a = np.frombuffer(raw, PLAIN[self.dtype]).reshape(self.shape)
             else:
                 a = numpy_helper.to_array(p)
             if a.flags.writeable and a.flags.owndata:
@@ -148,6 +150,8 @@ class Tensor:
         if a.dtype.kind in "OUS":
             text = [_text(s) for s in a.ravel()]
             return TensorProto(name=name, data_type=TensorProto.STRING, dims=a.shape, string_data=text)
+        if self.dtype in PLAIN:
+            return TensorProto(name=name, data_type=self.dtype, dims=self.shape, raw_data=a.tobytes())
         return numpy_helper.from_array(np.ascontiguousarray(a).reshape(a.shape), name)
 
     def blocks(self) -> Iterator[bytes | memoryview]:
@@ -193,11 +197,12 @@ def misfit(t: TensorProto) -> str | None:
         return f"has element type {dtype}, which the installed onnx does not know"
     if t.data_location == TensorProto.EXTERNAL:
         return None if Region.of(t) is not None else "has external data, but does not say where"
-    have, need = len(t.raw_data), -(-count * size // 8)
-    if have == need and size:
-        return None
-    if have or (size and t.HasField("raw_data")):
-        return f"of dims {dims} needs {need} bytes and has {have}"
+    if size:
+        have, need = len(t.raw_data), -(-count * size // 8)
+        if have == need:
+            return None
+        if have or t.HasField("raw_data"):
+            return f"of dims {dims} needs {need} bytes and has {have}"
     field, each = _FIELDS.get(dtype, ("int32_data", 1))
     have, need = len(getattr(t, field)), int(-(-count * each // 1))
     return None if have == need else f"of dims {dims} needs {need} entries of {field} and has {have}"

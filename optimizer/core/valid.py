@@ -12,6 +12,7 @@ from onnx import ModelProto, defs
 from optimizer.core.errors import BadInput
 from optimizer.core.graph import Model
 from optimizer.core.tensor import BITS
+from optimizer.core.text import safe
 
 MIN_IR, MIN_OPSET = 3, 7
 _NEWEST = {"": defs.onnx_opset_version(), "ai.onnx.ml": defs.onnx_ml_opset_version()}
@@ -42,6 +43,8 @@ def check_head(proto: ModelProto) -> None:
     opsets: dict[str, int] = {}
     for o in proto.opset_import:
         domain, shown = ("", "ai.onnx") if o.domain in ("", "ai.onnx") else (o.domain, repr(o.domain))
+        if o.version < 1:
+            raise BadInput(f"the model imports {shown} without a version", fix="export the model again")
         if opsets.setdefault(domain, o.version) != o.version:
             raise BadInput(
                 f"the model imports two opsets of {shown}: {opsets[domain]} and {o.version}", fix="keep one of them"
@@ -72,7 +75,7 @@ def check_model(model: Model) -> None:
     for n in model.nodes():
         if (n.domain, n.op) not in known:
             known.add((n.domain, n.op))
-            _check_op(model, n.domain, n.op, model.opsets.get(""), f"node {n.name!r} ({n.op})")
+            _check_op(model, n.domain, n.op, model.opsets.get(""), f"node {n.name!r} ({safe(n.op)})")
     _check_functions(model)
     for v in model.graph.inputs:
         if v.type is None and v.dtype not in BITS:
@@ -113,7 +116,7 @@ def _check_op(model: Model, domain: str, op: str, opset: int | None, at: str) ->
     if not versions:
         raise BadInput(f"ai.onnx has no operator {op!r}", at=at, fix="a custom operator needs a domain of its own")
     raise BadInput(
-        f"ai.onnx has no operator {op} at opset {opset}: it came or changed with {', '.join(map(str, versions))}",
+        f"ai.onnx has no operator {safe(op)} at opset {opset}: it came or changed with {', '.join(map(str, versions))}",
         at=at,
         fix="export the model again, at an opset that has it",
     )
@@ -134,7 +137,7 @@ def _check_functions(model: Model) -> None:
         opset = next((o.version for o in f.opset_import if o.domain in ("", "ai.onnx")), None)
         calls[key] = {(n.domain, n.op_type) for n in f.node}
         for domain, op in calls[key]:
-            _check_op(model, "" if domain == "ai.onnx" else domain, op, opset, f"function {f.name!r} ({op})")
+            _check_op(model, "" if domain == "ai.onnx" else domain, op, opset, f"function {f.name!r} ({safe(op)})")
     try:
         TopologicalSorter({k: c & calls.keys() for k, c in calls.items()}).prepare()
     except CycleError as e:

@@ -213,6 +213,11 @@ def _read(head: memoryview, i: int, at: int) -> tuple[int, int]:
     raise _damaged(at)
 
 
+def field_of(number: int, payload: bytes) -> bytes:
+    """A field of bytes, text or a message."""
+    return _tag(number) + _varint(len(payload)) + payload
+
+
 def _varint(n: int) -> bytes:
     out = bytearray()
     while n > 127:
