@@ -485,7 +485,9 @@ class Editor:
         self.bytes -= held
         journal.append((self._put_back, g, n, was, held))
         for v in n.reads():
-            if v.tensor is not None and not v.uses:
+            if v.tensor is None:
+                self.touched += v.uses  # a value read once less is one that a pattern may look through
+            elif not v.uses:
                 self._bury(v, journal)
 
     def _bury(self, v: Value, journal: list[tuple[Any, ...]]) -> None:

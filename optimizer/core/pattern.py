@@ -266,6 +266,7 @@ _SMALL = 4096  # elements up to which two constants are compared
 
 _PRODUCT = frozenset(("Mul", "Div", "Reciprocal", "Sqrt", "Pow", "Neg"))
 _SUM = frozenset(("Add", "Sub", "Sum", "Neg"))
+ALGEBRA = _PRODUCT | _SUM
 
 
 def number(v: Value | None) -> float | int | None:
@@ -379,14 +380,12 @@ class Algebra:
 
 def _passable(v: Value, root: Value, nodes: list[Node]) -> bool:
     """Whether v is an inner value of the chain: read once, in the same graph."""
-    uses = v.uses
-    return (
-        len(uses) == 1
-        and not v.is_output
-        and next(iter(uses.values())) == 1
-        and v.graph is root.graph
-        and len(nodes) < _LIMIT
-    )
+    return read_once(v) and v.graph is root.graph and len(nodes) < _LIMIT
+
+
+def read_once(v: Value) -> bool:
+    """Whether one operand of one node is all that reads v."""
+    return len(v.uses) == 1 and not v.is_output and next(iter(v.uses.values())) == 1
 
 
 def _normal(constant: float, tolerance: float, items: list[tuple[Value, float]], nodes: list[Node]) -> Normal:
@@ -458,15 +457,16 @@ class Compiled:
     """A pattern as closures.
 
     `roots` are the operators its root may be, `needs` those without which a graph has no match, `names` what it
-    captures, `constants` the names of arrays among them, `algebraic` whether products or sums occur.
+    captures, `constants` the names of arrays among them, `algebraic` whether products or sums occur, `depth` how many
+    nodes lie between the root and what it looks at (a product or a sum is one).
 
     Raises:
         TypeError: the root is neither a node nor algebra, or a name stands for two things.
     """
 
     def __init__(self, pattern: Pattern) -> None:
-        self.roots = _roots(pattern)
         self.needs = _needs(pattern)
+        self.depth = _depth(pattern)
         self.algebraic = _algebraic(pattern)
         names: dict[str, Pattern] = {}
         for name, p in _names(pattern):
@@ -475,24 +475,45 @@ class Compiled:
                 raise TypeError(f"the name {name!r} stands for two things in one pattern")
         self.names = frozenset(names)
         self.constants = frozenset(name for name, p in names.items() if isinstance(p, Constant))
-        self.depth = _depth(pattern)
-        self._matcher = _compile(pattern, True)
-        self._possible = _possible(pattern)
+        self._options: dict[str, list[tuple[Check, Matcher]]] = {}
+        for option in _options(pattern):
+            compiled = _possible(option) or _anything, _compile(option, True)
+            for op in _roots(option):
+                self._options.setdefault(op, []).append(compiled)
+        self.roots = frozenset(self._options)
 
     def match(self, root: Value, algebra: Algebra, where: Callable[[Match], bool] | None = None) -> Match | None:
         """The first match at `root` that `where` accepts."""
-        if self._possible is not None and not self._possible(root):
-            return None
-        m = Match(root, algebra)
-        then = _accept if where is None else partial(where, m)
-        return m if self._matcher(root, m, then) else None
+        assert root.producer is not None
+        for possible, matcher in self._options.get(root.producer.op, ()):
+            if possible(root):
+                m = Match(root, algebra)
+                if matcher(root, m, _accept if where is None else partial(where, m)):
+                    return m
+        return None
+
+
+Check = Callable[["Value | None"], bool]
+
+
+def _options(p: Pattern) -> Iterator[Pattern]:
+    """The alternatives at the root."""
+    if isinstance(p, Either):
+        for o in p.options:
+            yield from _options(o)
+    else:
+        yield p
+
+
+def _anything(v: Value | None) -> bool:
+    return True
 
 
 def _accept() -> bool:
     return True
 
 
-def _possible(p: Pattern) -> Callable[[Value | None], bool] | None:
+def _possible(p: Pattern) -> Check | None:
     """A cheap necessary condition of a match: the operators, and where constants stand; None: nothing can be said.
 
     Most roots fail here, before anything is captured.
@@ -538,8 +559,7 @@ def _possible(p: Pattern) -> Callable[[Value | None], bool] | None:
 
 
 def _depth(p: Pattern) -> int:
-    """How many nodes may lie between the root and what the pattern asks about; of algebra, a guess with room."""
-    own = 4 if isinstance(p, Chain) else 1 if isinstance(p, Call) else 0
+    own = 1 if isinstance(p, Call | Chain) else 0
     return own + max(map(_depth, _children(p)), default=0)
 
 

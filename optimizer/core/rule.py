@@ -12,7 +12,7 @@ procedure, which is no pattern, by itself. It ends when a round changes nothing,
 from __future__ import annotations
 
 import inspect
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from optimizer.core.edit import Editor, Evidence, Fidelity, Ops
 from optimizer.core.errors import ToolFailure
 from optimizer.core.form import Decline
 from optimizer.core.graph import Graph, Node, Value, anchor
-from optimizer.core.pattern import EPS, Algebra, Compiled, Match, Pattern, Remainder
+from optimizer.core.pattern import ALGEBRA, EPS, Algebra, Compiled, Match, Pattern, Remainder, read_once
 from optimizer.core.tensor import SPILL, Array
 
 ROUNDS = 64  # each rule lowers its pass's potential, so a pass that takes longer is a bug
@@ -175,20 +175,22 @@ def _array(v: Value) -> Array:
 # ── rewriting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "rewrite") -> int:
+def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "") -> int:
     """One sweep over every graph, from the outputs back, then over what edits touched; the number of edits.
 
-    A `reader` that comes again sees only what edits touched since, and what lies within reach of the rules behind it.
+    A named `reader` who comes again sees only what edits touched since, and what lies within reach of the rules behind
+    it; it must bring the same rules.
 
     Raises:
         ToolFailure: the rules undo each other's work without end.
     """
     model = editor.model
-    since = editor.mark(reader)
-    present = {n.op for n in model.nodes() if not n.domain} if since is None else None
+    since = editor.mark(reader) if reader else None
+    seen = len(editor.touched)
+    present = {n.op for n in model.nodes() if not n.domain}
     table: dict[str, list[Rule]] = {}
     for r in rules:
-        if present is None or r.compiled.needs <= present:
+        if r.compiled.needs <= present:
             for op in r.compiled.roots:
                 table.setdefault(op, []).append(r)
     if not table:
@@ -211,33 +213,40 @@ def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "rewrite") -> i
                 break
         if len(editor.log) - start > limit:
             _never_settles(editor, start)
+    if reader and all(n.op in present for n in editor.touched[seen:]):  # else a rule left out above may have its turn
+        editor.mark(reader)
     return len(editor.log) - start
 
 
 def _walk(editor: Editor, since: int | None, reach: int) -> Iterator[Node]:
-    """Outermost roots first (LayerNorm before the RMSNorm inside it), then what edits touched."""
-    model, at = editor.model, len(editor.touched)
+    """Outermost roots first (LayerNorm before the RMSNorm inside it), then what edits touched and what lies behind."""
+    model, at = editor.model, len(editor.touched) if since is None else since
     if since is None:
         for g in list(model.graphs()):
             if g.owner is None or anchor(g.owner, model.graph) is not None:
                 yield from reversed(g)
-    else:
-        at = since
     while at < len(editor.touched):
-        news = dict.fromkeys(reversed(editor.touched[at:]))
+        news = _behind(editor.touched[at:], reach)
         at = len(editor.touched)
-        for n in _behind(news, reach) if since is not None else news:
+        for n in news:
             if n.graph is not None and anchor(n, model.graph) is not None:
                 yield n
 
 
-def _behind(nodes: dict[Node, None], reach: int) -> list[Node]:
-    """These nodes and those up to `reach` readers behind them, the outermost first."""
-    seen, front = dict(nodes), list(nodes)
-    for _ in range(reach):
-        front = [u for n in front for o in n.outputs for u in o.uses if u not in seen]
-        seen.update(dict.fromkeys(front))
-    return sorted(seen, key=lambda n: -n.pos)
+def _behind(nodes: Sequence[Node], reach: int) -> list[Node]:
+    """These nodes and those up to `reach` readers behind them, the outermost first; a product or sum is one reader."""
+    left = dict.fromkeys(nodes, reach)
+    todo = deque(left)
+    while todo:
+        n = todo.popleft()
+        for o in n.outputs:
+            inner = read_once(o)
+            for u in o.uses:
+                steps = left[n] if inner and u.op in ALGEBRA else left[n] - 1
+                if steps > left.get(u, -1):
+                    left[u] = steps
+                    todo.append(u)
+    return sorted(left, key=lambda n: -n.pos)
 
 
 def _apply(editor: Editor, r: Rule, m: Match) -> bool:

@@ -1,6 +1,6 @@
 """Batch normalization at inference is an affine map per channel: it goes into the weights of what feeds it.
 
-    y = (z - μ)·s + β with s = γ / √(σ² + ε), per output channel of z = W·x + b: W' = W·s, b' = (b - μ)·s + β.
+y = (z - μ)·s + β with s = γ / √(σ² + ε), per output channel of z = W·x + b: W' = W·s, b' = (b - μ)·s + β.
 """
 
 from __future__ import annotations
