@@ -246,7 +246,7 @@ class Editor:
     def replace(
         self, old: Sequence[Value], new: Sequence[Any], *, must_go: Sequence[Node] = (), shape: str = "", note: str = ""
     ) -> bool:
-        """Let every reader of old[i] read new[i]; what nobody reads any more goes. False if refused, and nothing touched.
+        """Let every reader of old[i] read new[i]; what nobody reads any more goes. False: refused, nothing touched.
 
         Args:
             old: values of one graph.
@@ -333,8 +333,8 @@ class Editor:
                     return self.no("cycle")
                 moves.add(n)
                 todo += [v.producer for v in n.reads() if v.producer is not None]
-        elif gone:  # as late as may be, so that order stays close to the old one
-            last = max(gone, key=_pos)
+        elif places := [*gone, *(p for a in olds if (p := a.producer) is not None)]:
+            last = max(places, key=_pos)  # order stays close to the old one
             if last.pos > after.pos and (first is None or last.pos < first.pos):
                 after = last
 
@@ -350,7 +350,7 @@ class Editor:
                 return self.no("bytes over budget")
 
         proposal = Proposal(
-            len(self.log) + 1, self.rule, g, tuple(pairs), tuple(gone), tuple(staged), tuple(leaves)
+            len(self.log) + 1, self.rule, g, tuple(pairs), tuple(sorted(gone, key=_pos)), tuple(staged), tuple(leaves)
         )  # fmt: skip
         if self.gate is not None and (why := self.gate(self, proposal)):
             return self.no(why)

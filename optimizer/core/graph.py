@@ -425,9 +425,12 @@ def attribute_proto(name: str, value: Attribute) -> AttributeProto:
 @lru_cache(None)
 def _list_types() -> dict[str, Any]:
     """The element types of list attributes, by name: an empty list does not tell its own."""
-    kinds = {"FLOATS": AttributeProto.FLOATS, "STRINGS": AttributeProto.STRINGS}
-    attributes = (x for s in defs.get_all_schemas() for x in s.attributes.items())
-    return {name: kinds[a.type.name] for name, a in attributes if a.type.name in kinds}
+    out: dict[str, Any] = {}
+    for s in defs.get_all_schemas():
+        for name, a in s.attributes.items():
+            if a.type in (a.type.FLOATS, a.type.STRINGS):
+                out[name] = AttributeProto.FLOATS if a.type == a.type.FLOATS else AttributeProto.STRINGS
+    return out
 
 
 def body_names(node: Node) -> list[str]:

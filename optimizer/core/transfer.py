@@ -179,6 +179,13 @@ def broadcast(shapes: Iterable[Loose | None]) -> list[Dim | None] | None:
     return out
 
 
+def _axis(a: int, rank: int) -> int:
+    """The axis, counted from the front."""
+    if not -rank <= a < rank:
+        raise ValueError(f"axis {a} of {rank}")
+    return a % rank
+
+
 def _agree(a: Dim | None, b: Dim | None) -> None:
     """Refuse two sizes that the operation wants equal and that never are."""
     if isinstance(a, int) and isinstance(b, int) and a != b:
@@ -338,7 +345,7 @@ def _squeeze(n: Node, ins: list[Value | None]) -> Loose | None:
     axes = ints(ins[1])
     if not axes:  # unknown, or empty: which runtimes read differently
         return None
-    gone = {a % len(x) for a in axes}
+    gone = {_axis(a, len(x)) for a in axes}
     return [d for i, d in enumerate(x) if i not in gone]
 
 
@@ -348,7 +355,7 @@ def _unsqueeze(n: Node, ins: list[Value | None]) -> Loose | None:
     if x is None or axes is None:
         return None
     rank = len(x) + len(axes)
-    ones = {a % rank for a in axes}
+    ones = {_axis(a, rank) for a in axes}
     it = iter(x)
     return [1 if i in ones else next(it) for i in range(rank)]
 
@@ -358,7 +365,7 @@ def _gather(n: Node, ins: list[Value | None]) -> Loose | None:
     x, i = _dims(ins[0]), _dims(ins[1])
     if x is None or i is None:
         return None
-    a = int(n.attributes.get("axis", 0)) % len(x)
+    a = _axis(n.attributes.get("axis", 0), len(x))
     return [*x[:a], *i, *x[a + 1 :]]
 
 
@@ -382,7 +389,7 @@ def _concat(n: Node, ins: list[Value | None]) -> Loose | None:
     some = next((x for x in xs if x is not None), None)
     if some is None or any(x is not None and len(x) != len(some) for x in xs):
         return None
-    a = int(n.attributes.get("axis", 1)) % len(some)
+    a = _axis(n.attributes.get("axis", 1), len(some))
     out: list[Dim | None] = []
     for i in range(len(some)):
         column = [d for x in xs if x is not None for d in x[i : i + 1]]
@@ -445,7 +452,7 @@ def _slice(n: Node, ins: list[Value | None]) -> Loose | None:
     given = ins[3] if len(ins) > 3 else None
     axes = ints(given) if given is not None else None
     if starts is None or ends is None or (given is not None and axes is None):
-        hit = {a % len(x) for a in axes} if axes is not None else set(range(len(x)))
+        hit = {_axis(a, len(x)) for a in axes} if axes is not None else set(range(len(x)))
         return [None if i in hit else d for i, d in enumerate(x)]
     if axes is None:
         axes = list(range(starts.size))
@@ -485,7 +492,7 @@ def _split(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
     x = _dims(ins[0])
     if x is None or ins[0] is None:
         return None
-    a = int(n.attributes.get("axis", 0)) % len(x)
+    a = _axis(n.attributes.get("axis", 0), len(x))
     d, k = x[a], int(n.attributes.get("num_outputs", len(n.outputs)))
     given = ins[1] if len(ins) > 1 else None
     if given is not None:
@@ -555,7 +562,7 @@ def _reduce(n: Node, ins: list[Value | None]) -> Loose | None:
         if n.attributes.get("noop_with_empty_axes", 0):
             return x
         axes = list(range(len(x)))
-    hit = {a % len(x) for a in axes} if x else set[int]()
+    hit = {_axis(a, len(x)) for a in axes} if x else set[int]()
     return [1 if i in hit else d for i, d in enumerate(x) if keep or i not in hit]
 
 
@@ -564,7 +571,7 @@ def _arg(n: Node, ins: list[Value | None]) -> Loose | None:
     x = _dims(ins[0])
     if x is None:
         return None
-    a = int(n.attributes.get("axis", 0)) % len(x)
+    a = _axis(n.attributes.get("axis", 0), len(x))
     keep = bool(n.attributes.get("keepdims", 1))
     return [1 if i == a else d for i, d in enumerate(x) if keep or i != a]
 
@@ -665,7 +672,7 @@ def _resize(n: Node, ins: list[Value | None]) -> Loose | None:
     sizes = known(ins[3]) if len(ins) > 3 else None
     if x is None or n.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
         return None
-    axes = [a % len(x) for a in n.attributes.get("axes") or range(len(x))]
+    axes = [_axis(a, len(x)) for a in n.attributes.get("axes") or range(len(x))]
     out: list[Dim | None] = list(x)
     if sizes is not None and n.attributes.get("keep_aspect_ratio_policy", "stretch") == "stretch":
         for a, size in zip(axes, sizes.ravel()):
@@ -684,7 +691,7 @@ def _one_hot(n: Node, ins: list[Value | None]) -> Loose | None:
     x, depth = _dims(ins[0]), known(ins[1])
     if x is None:
         return None
-    a = int(n.attributes.get("axis", -1)) % (len(x) + 1)
+    a = _axis(n.attributes.get("axis", -1), len(x) + 1)
     return [*x[:a], None if depth is None else depth.ravel()[0], *x[a:]]
 
 
