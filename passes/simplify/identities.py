@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from optimizer.core import facts
@@ -37,6 +38,7 @@ def cast_to_same(op: Any, x: Any) -> Any:
     return x
 
 
+STRING = 8
 # every value of the first survives in the second: ONNX element types by number
 _INTEGERS = {  # bits, signed
     3: (8, True),
@@ -70,12 +72,12 @@ def lossless(source: int, to: int) -> bool:
 @rule(
     op.Cast(op.Cast(x, name="inner"), name="outer"),
     fidelity=EXACT,
-    where=lambda x, inner: lossless(x.dtype, inner.attributes["to"]),
+    where=lambda x, inner, outer: lossless(x.dtype, inner.attributes["to"]) and outer.attributes["to"] != STRING,
     keep=True,
     shape="cast",
 )
 def cast_twice(op: Any, x: Any, outer: Any) -> Any:
-    """Cast(Cast(x, t), u) → Cast(x, u), where t holds every value of x"""
+    """Cast(Cast(x, t), u) → Cast(x, u), where t holds every value of x and u is no text"""
     to = outer.attributes["to"]
     return x if to == x.dtype else op.Cast(x, **outer.attributes)
 
@@ -116,12 +118,14 @@ def _same_shape(x: Value, root: Value) -> bool:
     return x.dims is not None and x.dims == root.dims
 
 
-_RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
-
-
 def _reshape(p: Pattern, other: Pattern) -> Pattern:
     """Any operation that only renames dims; `other` is its second operand."""
-    return op.Reshape(p, other) | op.Squeeze(p, optional(other)) | op.Unsqueeze(p, other) | op.Flatten(p, axis=...)
+    return (
+        op.Reshape(p, other, allowzero=...)
+        | op.Squeeze(p, optional(other))
+        | op.Unsqueeze(p, other)
+        | op.Flatten(p, axis=...)
+    )
 
 
 @rule(_reshape(x, a), fidelity=EXACT, where=_same_shape)
@@ -137,9 +141,9 @@ def reshape_back(op: Any, x: Any) -> Any:
 
 
 @rule(
-    op.Reshape(_reshape(x, a), const("target"), name="outer"),
+    op.Reshape(_reshape(x, a), const("target")),
     fidelity=EXACT,
-    where=lambda target, outer: bool((target != 0).all()) and not outer.attributes.get("allowzero", 0),
+    where=lambda target: bool((target != 0).all()),
     keep=True,
     shape="the same elements in the same order, to the same target",
 )
@@ -187,17 +191,21 @@ def pad_nothing(op: Any, x: Any) -> Any:
     return x
 
 
+def _reduced(reduce: Callable[..., Pattern]) -> Pattern:
+    return reduce(x, optional(a), noop_with_empty_axes=...)
+
+
 @rule(
-    op.ReduceSum(x, optional(a))
-    | op.ReduceMean(x, optional(a))
-    | op.ReduceMax(x, optional(a))
-    | op.ReduceMin(x, optional(a))
-    | op.ReduceProd(x, optional(a)),
+    _reduced(op.ReduceSum)
+    | _reduced(op.ReduceMean)
+    | _reduced(op.ReduceMax)
+    | _reduced(op.ReduceMin)
+    | _reduced(op.ReduceProd),
     fidelity=EXACT,
     where=_same_shape,
 )
 def reduce_nothing(op: Any, x: Any) -> Any:
-    """a reduction over axes of size 1 that are kept → x"""
+    """a reduction over no axes, or over such of size 1 that are kept → x"""
     return x
 
 
