@@ -6,12 +6,12 @@ in onnx.reference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
@@ -25,6 +25,9 @@ REGIMES = ("signed", "zeros", "large", "special", "positive")
 SIZES = (3, 1, 0, 2)  # of the first dimension name; the next ones take the primes after them
 _PRIMES = (3, 5, 7, 11, 13, 2, 17, 19)
 _FLOATS = ("f", "V")
+
+
+EXOTIC = re.compile(r"bfloat16|float8|float4|int4|int2|complex")
 
 
 class CannotRun(Exception):
@@ -66,6 +69,10 @@ def feeds(model: ModelProto, sizes: dict[str, int], regime: str, seed: int) -> F
 
 def draw(dtype: np.dtype[Any], shape: list[int] | tuple[int, ...], regime: str, random: np.random.Generator) -> Array:
     """Values of one regime; integers stay small, so that as indices and divisors they mean something."""
+    return np.asarray(_draw(dtype, shape, regime, random))
+
+
+def _draw(dtype: np.dtype[Any], shape: list[int] | tuple[int, ...], regime: str, random: np.random.Generator) -> Any:
     kind = dtype.kind
     if kind in "OUS":
         return random.choice(np.asarray(["", "a", "bc"], object), shape)
@@ -78,14 +85,16 @@ def draw(dtype: np.dtype[Any], shape: list[int] | tuple[int, ...], regime: str, 
         high = 4
         if regime == "large" and dtype.itemsize > 1:
             low, high = (0 if kind == "u" else -30000), 30000
-        return random.integers(low, high, shape).astype(dtype)
-    x = random.standard_normal(shape)
+        return np.asarray(random.integers(low, high, shape)).astype(dtype)
+    x = np.asarray(random.standard_normal(shape))
     if regime == "positive":
         x = np.abs(x) + 0.1
     elif regime == "large":
         x = x * float(np.sqrt(float(ml_dtypes.finfo(dtype).max))) * 4
     elif regime == "special":
-        x = np.where(random.random(shape) < 0.5, random.choice([np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, 1e-40], shape), x)
+        x = np.where(
+            random.random(shape) < 0.5, random.choice([np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, 1e-40], shape), x
+        )
     return x.astype(dtype)
 
 
@@ -111,6 +120,7 @@ class Runner:
         self.by_reference = False
         try:
             self._session = session(model, level)
+            self._plain = not any(EXOTIC.search(o.type) for o in self._session.get_outputs())
         except Exception as e:  # the runtime's own error types share no base
             if not may_refer or "NOT_IMPLEMENTED" not in str(e):
                 raise CannotRun(str(e).strip().splitlines()[0][:200]) from e
@@ -128,20 +138,15 @@ class Runner:
 
     def _run(self, given: Feeds) -> list[Any]:
         s = self._session
-        if all(x.dtype.kind != "V" and x.dtype in _NATIVE for x in given.values()) and all(
-            o.type in _NATIVE_NAMES or not o.type.startswith("tensor") for o in s.get_outputs()
-        ):
+        if self._plain and all(x.dtype in _NATIVE for x in given.values()):
             return s.run(None, given)
         values = {k: _ort_value(x) for k, x in given.items()}
         made = s.run_with_ort_values([o.name for o in s.get_outputs()], values)
         return [_array(v) for v in made]
 
 
-_NATIVE = {np.dtype(t) for t in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 O".split()}
-_NATIVE_NAMES = {
-    f"tensor({t})"
-    for t in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float double string".split()
-}
+# what the runtime takes and gives as plain numpy arrays
+_NATIVE = {np.dtype(t) for t in (bool, "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", object)}
 
 
 def _ort_value(x: Array) -> Any:
@@ -217,10 +222,15 @@ def interface(model: ModelProto) -> list[list[bytes]]:
     return [[i.SerializeToString(deterministic=True) for i in side] for side in sides]
 
 
-def exposing(model: ModelProto, name: str) -> ModelProto:
-    """The model with one value of its main graph as its only output."""
+def exposing(model: ModelProto, name: str, dtype: int) -> ModelProto:
+    """The model with one value of its main graph as its only output; as float where numpy has no such type."""
     m = ModelProto()
     m.CopyFrom(model)
     del m.graph.output[:]
+    if dtype and helper.tensor_dtype_to_np_dtype(dtype) not in _NATIVE:
+        m.graph.node.add(op_type="Cast", input=[name], output=["exposed"]).attribute.append(
+            helper.make_attribute("to", TensorProto.FLOAT)
+        )
+        name = "exposed"
     m.graph.output.add(name=name)
     return m

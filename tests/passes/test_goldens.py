@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from goldens import FOLDER, Golden, goldens, rewritten, steps, text
+from goldens import FOLDER, Golden, apply, goldens, rewritten, steps, text
+from watched import valid
 
 from optimizer.core.edit import Editor
 from optimizer.core.graph import lower
@@ -14,6 +15,13 @@ from optimizer.core.model import read
 def test_rule_makes_of_it_what_the_file_says(golden: Golden) -> None:
     want = golden.before if golden.after is None else golden.after
     assert text(rewritten(golden)) == text(lower(read(want)))
+
+
+@pytest.mark.parametrize("golden", goldens(), ids=str)
+def test_file_holds_valid_models(golden: Golden) -> None:
+    valid(golden.before, "before")
+    if golden.after is not None:
+        valid(golden.after, "after")
 
 
 @pytest.mark.parametrize("rule", steps())
@@ -33,8 +41,6 @@ def test_every_file_belongs_to_a_rule() -> None:
 @pytest.mark.parametrize("golden", [g for g in goldens() if g.after is not None], ids=str)
 def test_rule_does_nothing_when_the_gate_says_no(golden: Golden) -> None:
     """A gate that refuses sees every edit before it happens; then nothing has happened."""
-    from goldens import apply
-
     asked: list[str] = []
     model = read(golden.before)
     before = lower(model).SerializeToString()

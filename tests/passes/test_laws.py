@@ -50,7 +50,9 @@ def same_answers(before: ModelProto, after: ModelProto, *, exact: bool) -> None:
         run = Runner(after, level, may_refer=by_reference)
         base = Runner(before, level) if level is ON else None
         for (name, x), w in zip(given, want):
-            told = differ_all(base(x) if base else w, run(x), 0.0 if exact and not base else ROUNDING, finite_only=not exact)
+            told = differ_all(
+                base(x) if base else w, run(x), 0.0 if exact and not base else ROUNDING, finite_only=not exact
+            )
             assert not told, f"{name}, optimizations {'on' if base else 'off'}: {told}"
 
 
@@ -74,9 +76,9 @@ def test_every_pair_claimed_equal_is_equal(golden: Golden) -> None:
     for c in editor.commits:
         if c.edit.scope:
             continue  # a value of a body cannot be made an output; the model's own outputs tell of it
-        for old, new in c.edit.names:
-            before = Runner(exposing(ModelProto.FromString(c.before), old), may_refer=True)
-            after = Runner(exposing(ModelProto.FromString(c.after), new), may_refer=True)
+        for (old, new), (value, _) in zip(c.edit.names, c.edit.equal):
+            before = Runner(exposing(ModelProto.FromString(c.before), old, value.dtype), may_refer=True)
+            after = Runner(exposing(ModelProto.FromString(c.after), new, value.dtype), may_refer=True)
             rounding = c.edit.fidelity is not Fidelity.EXACT
             for name, x in given:
                 told = differ_all(before(x), after(x), ROUNDING if rounding else 0.0, finite_only=rounding)
