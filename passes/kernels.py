@@ -12,7 +12,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
 from optimizer.core import form
 from optimizer.core.form import attribute
@@ -53,6 +52,8 @@ def _by_reference(node: Node, array: Callable[[Value], Array | None]) -> list[Ar
     """One onnx.reference run of the node as it is spelled (about .4 ms)."""
     if node.op in DISTRUSTED or node.graph is None:
         return None
+    from onnx.reference import ReferenceEvaluator  # a tenth of a second, which most models never need
+
     p = onnx.NodeProto(op_type=node.op, domain=node.domain)
     feeds: dict[str, Any] = {}
     for i, v in enumerate(node.inputs):

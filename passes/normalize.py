@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx.inliner import inline_local_functions
 
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, lower
@@ -24,6 +23,8 @@ def inline_function(editor: Editor, graph: Graph) -> None:
     model = editor.model
     calls = [n for n in model.nodes() if (n.domain, n.op) in model.functions]
     if graph.owner is None and calls:
+        from onnx.inliner import inline_local_functions
+
         inlined = inline_local_functions(lower(model))
         if len(inlined.functions) < len(model.functions):
             editor.adopt(inlined, f"{len(calls)} calls", gone=calls)

@@ -10,7 +10,7 @@ from typing import Any
 from optimizer.core.edit import Editor
 from optimizer.core.errors import BadInput
 from optimizer.core.model import ModelLike
-from optimizer.driver import catalog, guests, pipeline, recipe
+from optimizer.driver import catalog, pipeline, recipe
 from optimizer.driver.build import Given, Request, Rewritten, api, build
 from optimizer.driver.presets import LEVELS
 from optimizer.driver.result import Result
@@ -91,6 +91,8 @@ def run(
 
     def rewrite(editor: Editor, given: Given) -> Rewritten:
         if graphsurgeon is not None:
+            from optimizer.driver import guests
+
             guests.graphsurgeon(editor, graphsurgeon)
         return Rewritten(pipeline.run(editor, steps, without=skip, progress=given.request.progress))
 
