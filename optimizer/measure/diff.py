@@ -238,19 +238,31 @@ def _pairs_by_log(
     """What no step removed is itself; the rest are the steps, joined where one removes what another added."""
     hunks: list[Hunk] = []
     home: dict[Name, Hunk] = {}  # nodes added so far that still live
+    original = Counter({key: len(nodes) for key, nodes in left.items()})
+    named = chain(left, right, *(chain(step.gone, step.new) for step in steps))
+    owners = {(name.scope[:-1], name.scope[-1].rpartition(".")[0]) for name in named if name.scope}
+
+    def join(hunk: Hunk, earlier: Hunk) -> None:
+        if earlier is not hunk:
+            hunk.removed[:0], hunk.edits[:0] = earlier.removed, earlier.edits
+            hunk.added |= earlier.added
+            home.update(dict.fromkeys(earlier.added, hunk))
+            earlier.removed, earlier.added, earlier.edits = [], {}, []
+
     for step in steps:
         hunk = Hunk(edits=[(step.rule, step.id)])
         for node in step.gone:
-            earlier = home.pop(node, None)
-            if earlier is None:
-                hunk.removed.append(node)
-                continue
-            del earlier.added[node]
-            if earlier is not hunk:
-                hunk.removed[:0], hunk.edits[:0] = earlier.removed, earlier.edits
-                hunk.added |= earlier.added
-                home |= dict.fromkeys(earlier.added, hunk)
-                earlier.removed, earlier.added, earlier.edits = [], {}, []
+            is_owner = (node.scope, node.name) in owners or (node.scope, node.op) in owners
+            for lost in [node, *(n for n in home if _lies_in(n, node))] if is_owner else [node]:
+                if lost in home:
+                    earlier = home.pop(lost)
+                    del earlier.added[lost]
+                    join(hunk, earlier)
+                elif original[lost]:
+                    original[lost] -= 1
+                    hunk.removed.append(lost)
+                else:  # it came with the body of an added node
+                    join(hunk, next((h for n, h in home.items() if _lies_in(lost, n)), hunk))
         for node in step.new:
             hunk.added[node] = step.rule, step.id
             home[node] = hunk
@@ -260,31 +272,34 @@ def _pairs_by_log(
             hunk.removed, hunk.added = [], {}
     removed = Counter(chain.from_iterable(h.removed for h in hunks))
     added = Counter(chain.from_iterable(h.added for h in hunks))
-    owners = _owners((n, h) for h in hunks for n in h.removed), _owners((n, h) for h in hunks for n in h.added)
     pairs: list[tuple[Node, Node]] = []
     for key in {**left, **right}:
         one, other = left.get(key, [])[removed[key] :], right.get(key, [])[added[key] :]
         pairs += zip(one, other)
         for _ in one[len(other) :]:
-            _hunk_around(key, owners[0], hunks).removed.append(key)
+            _hunk_around(key, hunks, lambda h: h.removed).removed.append(key)
         for _ in other[len(one) :]:
-            _hunk_around(key, owners[1], hunks).added[key] = None
+            _hunk_around(key, hunks, lambda h: h.added).added[key] = None
+    first, second = ({key: i for i, key in enumerate(side)} for side in (left, right))
+    for hunk in hunks:  # in the order of the graphs
+        hunk.removed.sort(key=lambda n: first.get(n, 0))
+        hunk.added = dict(sorted(hunk.added.items(), key=lambda x: second.get(x[0], 0)))
     return pairs, [h for h in hunks if h.removed or h.added]
 
 
-def _owners(nodes: Iterable[tuple[Name, Hunk]]) -> dict[tuple[tuple[str, ...], str], Hunk]:
-    """(scope, how a path calls the node) → its hunk."""
-    return {(n.scope, called): hunk for n, hunk in nodes for called in (n.op, n.name)}
+def _lies_in(name: Name, owner: Name) -> bool:
+    """Whether a node lies in a body of `owner`, which a path calls by its name, or without one by its operator."""
+    depth = len(owner.scope)
+    inside = len(name.scope) > depth and name.scope[:depth] == owner.scope
+    return inside and name.scope[depth].rpartition(".")[0] in (owner.name, owner.op)
 
 
-def _hunk_around(name: Name, owners: Mapping[tuple[tuple[str, ...], str], Hunk], hunks: list[Hunk]) -> Hunk:
-    """The hunk of the node whose body this one lies in; without one, a new hunk."""
-    for depth, step in enumerate(name.scope):
-        found = owners.get((name.scope[:depth], step.rpartition(".")[0]))
-        if found is not None:
-            return found
-    hunks.append(Hunk())
-    return hunks[-1]
+def _hunk_around(name: Name, hunks: list[Hunk], side: Callable[[Hunk], Iterable[Name]]) -> Hunk:
+    """The hunk of the node in whose body this one lies; without one, a new hunk."""
+    found = (h for h in hunks for owner in side(h) if _lies_in(name, owner)) if name.scope else iter(())
+    if (hunk := next(found, None)) is None:
+        hunks.append(hunk := Hunk())
+    return hunk
 
 
 # ── by name ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,136 @@
+"""explain: every rule has its equation, and a name's life is followed through every edit of a real run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+
+import optimizer
+from optimizer.core.errors import BadInput
+from optimizer.driver import optimize as driver
+from optimizer.driver.explain import describe_edit
+
+GELU = """
+<ir_version: 8, opset_import: ["" : 20]>
+g (float[N, 8] x) => (float[N, 8] y)
+{
+  [one_node] one = Constant<value = float {1.0}>()
+  [root] r = Constant<value = float {1.4142135}>()
+  [half_node] half = Constant<value = float {0.5}>()
+  [plain] i = Identity(x)
+  [block_Div] a = Div(i, r)
+  [block_Erf] b = Erf(a)
+  [block_Add] c = Add(b, one)
+  [block_Mul] d = Mul(i, c)
+  [block_Mul_1] e = Mul(d, half)
+  [after] y = Neg(e)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explain")
+    source, out = folder / "in.onnx", folder / "out.onnx"
+    onnx.save(onnx.parser.parse_model(GELU), source)
+    driver.run(source, out, validate=False)
+    return out
+
+
+def test_the_catalog_lists_every_rule_with_its_equation() -> None:
+    document = optimizer.explain().to_dict()
+    assert document["schema"] == "graphwright.explanation/1"
+    phases = [phase["name"] for phase in document["phases"]]
+    assert phases[:4] == ["normalize", "propagate", "fold", "simplify"], "in the order of the presets"
+    rules = [rule for phase in document["phases"] for rule in phase["rules"]]
+    assert all(rule["equation"] and rule["fidelity"] in ("exact", "rounding", "lossy") for rule in rules)
+    screen = str(optimizer.explain())
+    assert all(f"  {rule['name']} " in screen and rule["equation"] in screen for rule in rules)
+
+
+def test_a_rule_and_a_pass() -> None:
+    text = str(optimizer.explain(name="gelu"))
+    assert text.startswith("gelu   pass recognize   rounding   evidence law\n  ") and "→ Gelu" in text
+    names = [rule["name"] for rule in optimizer.explain(name="cleanup").to_dict()["rules"]]
+    assert "dead_code" in names and "gelu" not in names
+
+
+@pytest.mark.parametrize("name", ["block_Div", "block_Erf", "block_Mul_1"])
+def test_a_node_of_the_original_became_the_fused_one(out: Path, name: str) -> None:
+    life = optimizer.explain(out, name)
+    now = life.to_dict()["now"]
+    gelu = next(n.name for n in onnx.load(out).graph.node if n.op_type == "Gelu")
+    assert now == [gelu]
+    assert str(life).splitlines()[0] == f"{name}   now: {gelu}"
+    assert any("Div, Erf, Add, Mul, Mul → Gelu" in line for line in str(life).splitlines())
+
+
+def test_a_node_of_the_result_tells_what_it_was(out: Path) -> None:
+    gelu = next(n.name for n in onnx.load(out).graph.node if n.op_type == "Gelu")
+    edits = optimizer.explain(out, gelu).to_dict()["edits"]
+    assert [row["rule"] for row in edits] == ["gelu"]
+    assert ["Erf", "block_Erf"] in edits[0]["gone"]
+
+
+def test_values_keep_their_life(out: Path) -> None:
+    assert optimizer.explain(out, "e").to_dict()["now"] == ["e"], "the new value took the old one's name"
+    assert "gelu" in str(optimizer.explain(out, "e"))
+    absorbed = optimizer.explain(out, "b")
+    assert "→ Gelu" in str(absorbed), "a value inside: what became of the node that made it"
+    assert str(optimizer.explain(out, "after")) == "after   unchanged"
+    assert "now: x" in str(optimizer.explain(out, "plain")).splitlines()[0]
+
+
+def test_every_name_of_original_and_result_has_a_life(out: Path) -> None:
+    source = onnx.parser.parse_model(GELU)
+    names = [n for model in (source, onnx.load(out)) for node in model.graph.node for n in (node.name, *node.output)]
+    for name in names:
+        life = optimizer.explain(out, name)
+        assert life.to_dict()["edits"] or "unchanged" in str(life), name
+
+
+def test_unknown_names_are_asked_back(out: Path) -> None:
+    with pytest.raises(BadInput, match="no node and no value") as error:
+        optimizer.explain(out, "block_Erff")
+    assert error.value.fix == "did you mean block_Erf?"
+    with pytest.raises(BadInput) as error:
+        optimizer.explain(name="gellu")
+    assert error.value.fix == "did you mean gelu?"
+    with pytest.raises(BadInput) as error:
+        optimizer.explain(name=str(out))
+    assert error.value.fix and "NODE" in error.value.fix
+    with pytest.raises(BadInput):
+        optimizer.explain(out)
+
+
+def test_without_a_receipt_of_its_own_nothing_is_told(out: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.onnx"
+    alone.write_bytes(out.read_bytes())
+    with pytest.raises(BadInput, match="no receipt"):
+        optimizer.explain(alone, "e")
+    receipt = Path(f"{alone}.receipt.json")
+    receipt.write_bytes(Path(f"{out}.receipt.json").read_bytes())
+    assert optimizer.explain(alone, "e").to_dict()["now"] == ["e"]
+    model = onnx.load(alone)
+    model.graph.node[0].op_type = "Relu"
+    onnx.save(model, alone)
+    with pytest.raises(BadInput, match="another one"):
+        optimizer.explain(alone, "e")
+    receipt.write_text("[")
+    with pytest.raises(BadInput, match="cannot be read"):
+        optimizer.explain(alone, "e")
+
+
+def test_an_edit_is_one_line(out: Path) -> None:
+    log = json.loads(Path(f"{out}.receipt.json").read_text())["log"]
+    lines = [describe_edit(row) for row in log]
+    assert all("\n" not in line for line in lines)
+    assert lines[0] == f"{log[0]['id']} constant (exact, evidence law)   Constant → a constant     equal: one"
+    scoped = describe_edit(
+        {**log[0], "scope": ["If_0.then_branch"], "gone": [["Add", f"a{i}"] for i in range(9)], "note": "why"}
+    )
+    assert " in If_0.then_branch   Add × 9 → a constant " in scoped and scoped.endswith("     why")
