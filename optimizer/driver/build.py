@@ -125,11 +125,10 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
 
         judged = None
         why = ""
-        runtime = session.available()
         needs = {e.key for e in wanted} & {"task", "sqnr", "speed"}
         if request.dry_run or not request.validate:
             why = "dry run" if request.dry_run else "--no-validate"
-        elif runtime is None:
+        elif session.available() is None:
             if needs:
                 raise EnvironmentNotAsAsked(
                     "no runtime is installed to measure with", fix="pip install 'graphwright[cpu]'"
@@ -145,7 +144,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
                 custom_ops=request.custom_ops, lossy=request.lossy, seed=request.seed, card=card,
             )  # fmt: skip
         timed = None
-        if runtime is not None and not request.dry_run and (request.bench or "speed" in needs):
+        if not request.dry_run and (request.bench or "speed" in needs) and session.available() is not None:
             if request.progress is not None:
                 request.progress("bench")
             from optimizer.measure.speed import bench

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from optimizer.core.errors import BadInput
@@ -16,9 +16,13 @@ GROUP = "graphwright.passes"
 
 
 @cache
+def _entries() -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group=GROUP)}
+
+
 def names() -> tuple[str, ...]:
     """Names of all passes, sorted; nothing is imported."""
-    return tuple(sorted(e.name for e in entry_points(group=GROUP)))
+    return tuple(sorted(_entries()))
 
 
 @cache
@@ -28,12 +32,12 @@ def find(name: str) -> Pass:
     Raises:
         BadInput: there is none; the nearest name is suggested.
     """
-    found = [e for e in entry_points(group=GROUP) if e.name == name]
-    if not found:
+    found = _entries().get(name)
+    if found is None:
         near = difflib.get_close_matches(name, names(), 1)
         fix = f"did you mean {near[0]!r}?" if near else f"the passes are {', '.join(names())}"
         raise BadInput(f"there is no pass {name!r}", fix=fix)
-    return found[0].load()
+    return found.load()
 
 
 def all_passes() -> list[Pass]:
