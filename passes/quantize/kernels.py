@@ -90,9 +90,7 @@ _PASSES = Kernel("on integers", keeps_scale=True, refuses=_refuses_moving)
 
 KERNELS: dict[str, Kernel] = {
     "Conv": Kernel("QLinearConv", weighted=True, bias=2, refuses=_refuses_conv),
-    "MatMul": Kernel(
-        "QLinearMatMul", weighted=True, gives_floats=True, axis=lambda node: 1, refuses=_refuses_matmul
-    ),
+    "MatMul": Kernel("QLinearMatMul", weighted=True, gives_floats=True, axis=lambda node: 1, refuses=_refuses_matmul),
     "Gemm": Kernel(
         "QGemm",
         weighted=True,

@@ -23,12 +23,13 @@ from optimizer.core.tensor import Array
 from optimizer.runtime.observe import Range
 from passes.quantize.kernels import KERNELS, Kernel, clip_bounds, is_constant
 from passes.quantize.masks import on_mask_path
+from passes.quantize.place import Flow, choose, times
 from passes.select import named_by, origins
 
 FLOAT = 1
 _LARGEST = 1e30  # beyond it a "range" is a sentinel
 _LEAST_SCALE = 2.0**-60
-_SMALL = 8  # an operand this much smaller than the result is cheap to quantize on its way
+_FORBIDDEN = 1e12  # ns: more than any model takes
 _MULTIPLIES = frozenset(["Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN"])
 
 
@@ -152,6 +153,7 @@ def plan(
     ignore: Sequence[str] = (),
     log: Sequence[Edit] = (),
     keep: Mapping[str, str] | None = None,
+    everywhere: bool = False,
 ) -> QuantPlan:
     """Place integers where the target's runtime has kernels for them; nothing is changed.
 
@@ -161,11 +163,12 @@ def plan(
         target: says how many bits of a weight are significant.
         ignore: globs of names of nodes that stay float; log: the edits so far, so that replaced nodes' names count.
         keep: more nodes that stay float, by the name of their first output → why.
+        everywhere: products are integers wherever they can be, not only where that is faster.
 
     Raises:
         BadInput: a glob matches nothing.
     """
-    return _Planner(model, ranges, target, ignore, log, keep or {}).plan()
+    return _Planner(model, ranges, target, ignore, log, keep or {}).plan(everywhere)
 
 
 class _Planner:
@@ -178,7 +181,7 @@ class _Planner:
         log: Sequence[Edit],
         keep: Mapping[str, str],
     ) -> None:
-        self.model, self.ranges = model, ranges
+        self.model, self.ranges, self.target = model, ranges, target
         self.largest = 64 if target.weight_bits == 7 else 127
         self.masked = on_mask_path(model, ranges)
         nodes = [n for n in model.nodes() if not n.domain and (n.op in KERNELS or n.op in _MULTIPLIES)]
@@ -198,8 +201,8 @@ class _Planner:
             elif n.op in _MULTIPLIES:
                 self.left[n.name or n.output.name] = why
 
-    def plan(self) -> QuantPlan:
-        self._settle()
+    def plan(self, everywhere: bool) -> QuantPlan:
+        self._settle(everywhere)
         values: dict[str, Quantized] = {}
         units: list[Unit] = []
         root = self._groups()
@@ -269,48 +272,46 @@ class _Planner:
             return f"{v.name} is not finite"
         return ""
 
-    def _settle(self) -> None:
-        """Drop, until nothing changes, what has integers on one side only: conversions that win nothing."""
-        changed = True
-        while changed:
-            changed = False
-            for c in dict.fromkeys(self.alive.values()):
-                if not c.kernel.weighted and not self._pays(c):
-                    for n in c.nodes:
-                        del self.alive[n]
-                    changed = True
+    def _settle(self, everywhere: bool) -> None:
+        """Of what could run in integers, keep what makes the whole fastest."""
+        units = list(dict.fromkeys(self.alive.values()))
+        number = {c: i for i, c in enumerate(units)}
+        dims = {name: r.dims for name, r in self.ranges.items()}
+        images = any(n.op == "Conv" for n in self.alive)
+        flows: list[Flow] = []
+        for v in dict.fromkeys(v for c in units for v in (*c.data, *c.outputs) if not v.is_const):
+            maker = self._unit_making(v)
+            readers = [number[self.alive[r]] if self._reads_integers(r, v) else None for r in v.uses]
+            flows.append(
+                Flow(
+                    maker=number[maker] if maker is not None and not maker.kernel.gives_floats else None,
+                    readers=(*readers, *([None] if v.is_output else [])),
+                    size=math.prod(dims.get(v.name, ())),
+                    turns=images and len(dims.get(v.name, ())) == 4,
+                )
+            )
+        costs = {i: times(c.node, dims, self.target) for c, i in number.items()}
+        if everywhere:
+            costs |= {i: (_FORBIDDEN, costs[i][1]) for c, i in number.items() if c.kernel.weighted}
+        chosen = choose(costs, flows)
+        for c, i in number.items():
+            if i not in chosen:
+                for n in c.nodes:
+                    del self.alive[n]
+                if c.kernel.weighted:
+                    self.left[c.node.name or c.node.output.name] = "float is faster there"
 
-    def _pays(self, c: _Candidate) -> bool:
-        readers = [self._reads_integers(r, v) for v in c.outputs for r in v.uses]
-        if c.kernel.keeps_scale and readers and all(readers) and not any(v.is_output for v in c.outputs):
-            return True  # four times fewer bytes to move, whoever made them
-        if not any(readers):
-            return False
-        there = [self._made_as_integers(v) or self._multiplied_as_integers(v) for v in c.data]
-        return any(there) and all(t or is_constant(v) or self._is_small(v, c.out) for t, v in zip(there, c.data))
+    def _unit_making(self, v: Value) -> _Candidate | None:
+        c = self.alive.get(v.producer) if v.producer is not None else None
+        return c if c is not None and any(v is o for o in c.outputs) else None
 
     def _reads_integers(self, reader: Node, v: Value) -> bool:
         c = self.alive.get(reader)
         return c is not None and any(x is v for x in c.data)
 
-    def _made_as_integers(self, v: Value) -> bool:
-        """Whether its maker gives integers anyway; a product that may give floats does so for one float reader."""
-        c = self.alive.get(v.producer) if v.producer is not None else None
-        if c is None or not any(v is o for o in c.outputs):
-            return False
-        return not c.kernel.gives_floats or (not v.is_output and all(self._reads_integers(r, v) for r in v.uses))
-
-    def _multiplied_as_integers(self, v: Value) -> bool:
-        """Whether a product reads it as integers, so that these are there for others as well."""
-        return any(self.alive[r].kernel.weighted for r in v.uses if self._reads_integers(r, v))
-
     def _gives_integers(self, c: _Candidate) -> bool:
         """Whether the unit's output is one of integers: where it may be float, if any reader takes integers."""
         return not c.kernel.gives_floats or any(self._reads_integers(r, c.out) for r in c.out.uses)
-
-    def _is_small(self, v: Value, out: Value) -> bool:
-        a, b = self.ranges.get(v.name), self.ranges.get(out.name)
-        return a is not None and b is not None and a.size * _SMALL <= b.size
 
     # --- with which scales ---
 
