@@ -56,12 +56,19 @@ def _parameter(v: Value | None, dims: Dims) -> Value | Array | None:
     return v if v is None or v.const is None or v.dims == dims else v.const.reshape(v.const.shape[-len(dims) :])
 
 
+def _stashed(x: Value, eps: float) -> dict[str, Any]:
+    """Attributes that keep the precision of x; epsilon is a float32 attribute."""
+    if x.dtype != DOUBLE:
+        return {"epsilon": eps}
+    if float(np.float32(eps)) != eps:
+        decline("epsilon is no float32")
+    return {"epsilon": eps, "stash_type": DOUBLE}
+
+
 def _layer_norm(op: Any, x: Value, gamma: Value | Array, beta: Value | None, eps: float, axes: Array) -> Any:
     dims = last_dims(x, axes) or ()
     scale = _parameter(gamma, dims) if isinstance(gamma, Value) else gamma
-    stash_type = DOUBLE if x.dtype == DOUBLE else None
-    shift = _parameter(beta, dims)
-    return op.LayerNormalization(x, scale, shift, axis=-axes.size, epsilon=eps, stash_type=stash_type)
+    return op.LayerNormalization(x, scale, _parameter(beta, dims), axis=-axes.size, **_stashed(x, eps))
 
 
 mu = op.ReduceMean(c, axes)
@@ -99,8 +106,7 @@ def layer_norm_plain(op: Any, x: Value, eps: float, axes: Array) -> Any:
 def rms_norm(op: Any, x: Value, gamma: Value, eps: float, axes: Array) -> Any:
     """x / √(mean(x²) + ε) · γ → RMSNormalization, the mean over the last axes"""
     dims = last_dims(x, axes) or ()
-    stash_type = DOUBLE if x.dtype == DOUBLE else None
-    return op.RMSNormalization(x, _parameter(gamma, dims), axis=-axes.size, epsilon=eps, stash_type=stash_type)
+    return op.RMSNormalization(x, _parameter(gamma, dims), axis=-axes.size, **_stashed(x, eps))
 
 
 RULES = (layer_norm, layer_norm_moments, layer_norm_plain, rms_norm)
