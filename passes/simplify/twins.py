@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnx import TensorProto
+
 from optimizer.core import facts
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, Value, attribute_proto
@@ -72,9 +74,11 @@ def equal_constants(editor: Editor, graph: Graph) -> None:
 
 
 def _sample(t: Tensor) -> Iterator[bytes]:
-    """All of a small constant; both ends of a large one, so that few are ever read whole."""
+    """All of a small constant, and of text; both ends of a large one, so that few are ever read whole."""
     r = t.region
-    if r is None or r.length <= WHOLE:
+    if t.dtype == TensorProto.STRING:  # text is not raw data
+        yield repr(t.numpy().tolist()).encode()
+    elif r is None or r.length <= WHOLE:
         whole = b"".join(bytes(b) for b in t.blocks())
         yield whole if len(whole) <= WHOLE else whole[:WHOLE] + whole[-WHOLE:]
     else:
