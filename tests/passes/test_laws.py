@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 
 import pytest
-from answers import OFF, ON, REGIMES, CannotRun, Feeds, Runner, bindings, differ_all, exposing, feeds, interface
+from answers import ON, REGIMES, CannotRun, Feeds, Runner, bindings, differ_all, exposing, feeds, interface
 from goldens import Golden, apply, goldens
 from onnx import ModelProto
 from watched import Watched, valid
@@ -44,16 +45,18 @@ def _feeds(proto: bytes) -> tuple[list[tuple[str, Feeds]], list[list[object]], b
 def same_answers(before: ModelProto, after: ModelProto, *, exact: bool) -> None:
     """The same answers op by op and as the runtime optimizes it, at every size and regime."""
     given, want, by_reference = _feeds(before.SerializeToString(deterministic=True))
-    for level in (OFF, ON):
-        if by_reference and level is ON:
-            continue
-        run = Runner(after, level, may_refer=by_reference)
-        base = Runner(before, level) if level is ON else None
-        for (name, x), w in zip(given, want):
-            told = differ_all(
-                base(x) if base else w, run(x), 0.0 if exact and not base else ROUNDING, finite_only=not exact
-            )
-            assert not told, f"{name}, optimizations {'on' if base else 'off'}: {told}"
+    off = Runner(after, may_refer=by_reference)
+    for (name, x), w in zip(given, want):
+        told = differ_all(w, off(x), 0.0 if exact else ROUNDING, finite_only=not exact)
+        assert not told, f"{name}: {told}"
+    if by_reference:
+        return
+    base, on = Runner(before, ON), Runner(after, ON)
+    for (name, x), w in zip(given, want):
+        with suppress(CannotRun):  # where the runtime's own rewrites fail on the original
+            w = base(x)
+        told = differ_all(w, on(x), ROUNDING, finite_only=not exact)
+        assert not told, f"{name}, optimizations on: {told}"
 
 
 def exact(editor: Editor) -> bool:
