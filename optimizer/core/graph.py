@@ -179,7 +179,7 @@ class Graph:
 
     def captures(self) -> Iterator[Value]:
         """Values of outer graphs that this body reads, one a reading."""
-        inside = {self}
+        inside: set[Graph] = {self}
         yield from _captures(self, inside)
 
     def link(self, node: Node, after: Node | Graph) -> None:
@@ -416,7 +416,8 @@ def attribute_proto(name: str, value: Attribute) -> AttributeProto:
     if isinstance(value, AttributeProto):
         return value
     if isinstance(value, Tensor):
-        return AttributeProto(name=name, type=AttributeProto.TENSOR, t=value.to_proto(""))
+        own = value.proto.name if value.proto is not None else ""
+        return AttributeProto(name=name, type=AttributeProto.TENSOR, t=value.to_proto(own))
     if isinstance(value, (list, tuple)) and not value:
         return AttributeProto(name=name, type=_list_types().get(name, AttributeProto.INTS))
     return helper.make_attribute(name, value)
@@ -760,7 +761,11 @@ def _write_bodies(n: Node, p: NodeProto) -> None:
 
 
 def _write(n: Node, p: NodeProto) -> None:
-    p.op_type, p.domain, p.name = n.op, n.domain, n.name
+    p.op_type = n.op
+    if n.domain:
+        p.domain = n.domain
+    if n.name:
+        p.name = n.name
     p.input.extend([v.name if v is not None else "" for v in n.inputs])
     p.output.extend([v.name for v in n.outputs])
     p.attribute.extend([attribute_proto(k, v) for k, v in n.attributes.items()])
@@ -768,37 +773,52 @@ def _write(n: Node, p: NodeProto) -> None:
 
 def check(model: Model) -> None:
     """Assert every invariant of the graphs; slow, for tests and `-v`."""
+    uses: dict[Value, dict[Node, int]] = {}
     for g in model.graphs():
-        pos, count = 0, 0
-        names: set[str] = set()
         for n in g:
-            assert n.pos > pos, f"order labels at {n}"
-            pos, count = n.pos, count + 1
+            for v in (*n.inputs, *(x for b in n.bodies for x in b.outputs if x.graph is not b)):
+                if v is not None:
+                    readers = uses.setdefault(v, {})
+                    readers[n] = readers.get(n, 0) + 1
+    for g in model.graphs():
+        _check_order(g)
+        for n in g:
             for v in n.reads():
                 assert v.graph is not None and encloses(v.graph, g), f"{n.op} reads {v}, which is in no graph around it"
-                if v.graph is g and v.producer is not None:
-                    assert v.producer.graph is g and v.producer.pos < n.pos, (
-                        f"{n.op} reads {v} of a removed or later node"
-                    )
-                elif v.producer is None:
+                assert v not in v.graph.dead, f"{n.op} reads {v}, an initializer marked dead"
+                if v.producer is None:
                     assert v.is_input or v.tensor is not None, f"{n.op} reads {v}, which nothing makes"
-                    assert v not in v.graph.dead, f"{n.op} reads {v}, an initializer marked dead"
-            for v in n.inputs:
-                handed = sum(x is v for b in n.bodies for x in b.outputs)
-                assert v is None or v.uses.get(n) == sum(x is v for x in n.inputs) + handed, f"uses of {v} by {n}"
-            for v in n.outputs:
-                assert v.producer is n and v.graph is g, f"owner of {v}"
-                assert not v.name or (v.name in g.model.names and v.name not in names), f"name {v.name!r} twice"
-                names.add(v.name)
-                for u in v.uses:
-                    assert anchor(u, g) is not None, f"{v} counts a removed reader {u}"
-        assert count == g.count, "count"
-        assert set(g.owners) == {n for n in g if n.bodies}, "owners"
-        for v, p in zip(g.outputs, g.proto.output):
-            assert g.owner is not None or v.name == p.name, f"output {p.name!r} is called {v.name!r}"
-            assert v.graph is not g or (v.is_output and (v.producer is None or v.producer.graph is g)), f"output {v}"
+                elif v.graph is g:
+                    assert v.producer.graph is g and v.producer.pos < n.pos, f"{n.op} reads {v} of no earlier node"
+        made = [o for n in g for o in n.outputs if o.name]
+        mine = {*g.inputs, *g.initializers, *made}
+        names = [v.name for v in mine if v not in g.dead]
+        assert len(set(names)) == len(names), f"a name twice: {sorted(x for x in names if names.count(x) > 1)}"
+        assert set(names) <= model.names, f"names not taken: {set(names) - model.names}"
+        for v in mine:
+            assert v.graph is g, f"graph of {v}"
+            assert v.uses == uses.get(v, {}), f"readers of {v}: {v.uses}, in truth {uses.get(v)}"
+            assert v.is_output == any(v is o for o in g.outputs), f"{v} is an output, or is not"
+        for v in g.outputs:
+            assert v in mine or v.graph is not g, f"output {v} is not there"
         for v in g.initializers:
-            assert v.graph is g and v.producer is None and v.tensor is not None, f"initializer {v}"
+            assert v.producer is None and v.tensor is not None, f"initializer {v}"
+        if g.owner is None:
+            for v, declared in zip(g.outputs, g.proto.output, strict=True):
+                assert v.name == declared.name, f"output {declared.name!r} is called {v.name!r}"
+
+
+def _check_order(g: Graph) -> None:
+    before: Node | Graph = g
+    for n in g:
+        assert n.prev is before and before.next is n, f"links at {n}"
+        assert n.pos > before.pos, f"order labels at {n}"
+        assert all(o.producer is n for o in n.outputs), f"maker of the outputs of {n}"
+        assert all(b.owner is n for b in n.bodies), f"owner of the bodies of {n}"
+        before = n
+    assert g.prev is before and before.next is g, "links at the end"
+    assert len(list(g)) == g.count, "count"
+    assert set(g.owners) == {n for n in g if n.bodies}, "owners"
 
 
 def array_of(values: Iterable[Dim]) -> Array:
