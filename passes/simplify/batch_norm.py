@@ -77,7 +77,7 @@ def gemm_batch_norm(
     scaled = None if bias is None else bias * form.attribute(gemm, "beta")
     s, shift = affine(w, scaled, gamma, beta, mean, var, eps)
     columns = (-1, 1) if form.attribute(gemm, "transB") else (1, -1)
-    return op.Gemm(x, w * s.reshape(columns), shift, **{**gemm.attributes, "beta": 1.0})
+    return op.Gemm(x, w * s.reshape(columns), shift, **{**gemm.attributes, "beta": None})
 
 
 @rule(normalized(op.MatMul(x, w) | op.MatMul(x, w) + bias), where=at_inference)
