@@ -30,7 +30,7 @@ class Staged:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+        self.path = target.with_name(f".graphwright-{secrets.token_hex(8)}.tmp")
         self._file = self.path.open("xb")
 
     def write(self, chunks: Iterable[Chunk], offset: int | None = None) -> None:
@@ -112,23 +112,26 @@ def check_targets(model: Model, targets: Iterable[Path], force: bool) -> None:
     Raises:
         BadInput: one exists and not `force`, is no regular file, or holds weights that `model` still reads.
     """
-    source = model.source
     for target in targets:
-        at = safe(str(target))
-        if target.exists() and not target.is_file():
-            raise BadInput("the output is not a regular file", at=at, fix="name a file")
-        if not force and (target.exists() or target.is_symlink()):
-            raise BadInput("the output file exists already", at=at, fix="--force replaces it")
-        if source is None or not source.external:
-            continue
-        if any(_same(place, f.path) for place in (target, data_of(target)) for f in source.external):
-            raise BadInput(
-                "the output would replace weights that the input refers to", at=at, fix="give the output another name"
-            )
-        if source.path is not None and _same(target, source.path):
-            raise BadInput(
-                "a model with external data cannot be rewritten in place", at=at, fix="give the output another name"
-            )
+        try:
+            _check_target(model, target, force)
+        except OSError as e:
+            raise _told(e, target) from e
+
+
+def _check_target(model: Model, target: Path, force: bool) -> None:
+    at, rename = safe(str(target)), "give the output another name"
+    if target.exists() and not target.is_file():
+        raise BadInput("the output is not a regular file", at=at, fix="name a file")
+    if not force and (target.exists() or target.is_symlink()):
+        raise BadInput("the output file exists already", at=at, fix="--force replaces it")
+    source = model.source
+    if source is None or not source.external:
+        return
+    if source.path is not None and _same(target, source.path):
+        raise BadInput("a model with external data cannot be rewritten in place", at=at, fix=rename)
+    if any(_same(place, f.path) for place in (target, data_of(target)) for f in source.external):
+        raise BadInput("the output would replace weights that the input refers to", at=at, fix=rename)
 
 
 def data_of(path: Path) -> Path:

@@ -36,6 +36,8 @@ _CHILDREN: dict[str, dict[int, str]] = {
 # Fields that hold one tensor: protobuf merges a second occurrence into the first, so such a pair is left to protobuf.
 _SINGLE = {("Attribute", 5), ("Attribute", 22), ("SparseTensor", 1), ("SparseTensor", 2)}
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_DEFAULT = bytes((_DATA_LOCATION << 3, TensorProto.DEFAULT))
+_TOLD = "told"  # the entry of a reference that says that the tensor had the field data_location, with its default
 _MANY = 256  # fields; a tensor with more keeps its numbers one by one and has no raw_data worth looking for
 
 
@@ -58,17 +60,27 @@ def split(buffer: Buffer) -> bytes:
 
     def refer(begin: int, end: int) -> list[Chunk] | None:
         raw: Field | None = None
+        told = False
+        kept: list[Chunk] = []
+        at = begin
         for i, f in enumerate(_fields(buffer, begin, end)):
-            if f.number in (_EXTERNAL_DATA, _DATA_LOCATION) or i == _MANY:
-                return None
-            if f.number == _RAW_DATA:
-                if raw is not None or f.kind != 2:
-                    return None
+            if f.number == _RAW_DATA and f.kind == 2 and raw is None:
                 raw = f
+            elif f.number == _DATA_LOCATION and f.end - f.begin == 1 and not buffer.peek(f.begin)[0]:
+                told = True
+            elif f.number in (_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION) or i == _MANY:
+                return None
+            else:
+                continue
+            kept.append(Region(buffer, at, f.start - at))
+            at = f.end
         if raw is None or raw.end - raw.begin < LARGE:
             return None
-        _, fields = external(buffer.location, raw.begin, raw.end - raw.begin)
-        return [Region(buffer, begin, raw.start - begin), Region(buffer, raw.end, end - raw.end), *fields]
+        t = TensorProto(external_data=reference(buffer.location, raw.begin, raw.end - raw.begin))
+        t.data_location = TensorProto.EXTERNAL
+        if told:
+            t.external_data.add(key=_TOLD)
+        return [*kept, Region(buffer, at, end - at), t.SerializeToString()]
 
     parts = _rebuild(buffer, 0, buffer.size, "Model", lambda begin, end: end - begin >= LARGE, refer, DEPTH)
     return gather(parts or [Region(buffer, 0, buffer.size)])
@@ -95,16 +107,21 @@ def replace(skeleton: bytes, put: Callable[[Region], Placed]) -> list[Chunk]:
         return i < len(marks) and marks[i] < end
 
     def fill(begin: int, end: int) -> list[Chunk] | None:
-        region = Region.of(TensorProto.FromString(skeleton[begin:end]))
+        t = TensorProto.FromString(skeleton[begin:end])
+        region = Region.of(t)
         if region is None:
             return None
         number, fields = put(region)
-        head: list[Chunk] = []
-        tail: list[Chunk] = []
+        told = number == _RAW_DATA and any(e.key == _TOLD for e in t.external_data)
+        out: list[Chunk] = []
         for f in _fields(buffer, begin, end):
+            if f.number > number:
+                out, fields = [*out, *fields], []
+            if told and f.number > _DATA_LOCATION:
+                out, told = [*out, _DEFAULT], False
             if f.number not in (_EXTERNAL_DATA, _DATA_LOCATION):
-                (head if f.number < number else tail).append(skeleton[f.start : f.end])
-        return [*head, *fields, *tail]
+                out.append(skeleton[f.start : f.end])
+        return [*out, *fields, *([_DEFAULT] if told else [])]
 
     return _rebuild(buffer, 0, buffer.size, "Model", holds, fill, DEPTH) or [skeleton]
 
