@@ -533,7 +533,7 @@ def _show_hunks(group: Sequence[Hunk]) -> list[str]:
 
 def _show_edits(group: Sequence[Hunk]) -> str:
     rules = list(dict.fromkeys(rule for rule, _ in group[0].edits))
-    numbers = [n for h in group for _, n in h.edits]
+    numbers = sorted(n for h in group for _, n in h.edits)
     if not rules:
         return ""
     shown = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")

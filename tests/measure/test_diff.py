@@ -242,6 +242,22 @@ def test_a_receipt_of_other_models_is_not_believed(tmp_path: Path) -> None:
     assert "cannot be read" in str(optimizer.diff(source, out)).splitlines()[0]
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_a_model_whose_weights_stay_in_the_file_is_known_again(external: bool, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, 1500] x) => (float[N, 1000] y) { [noop] i = Identity(x) [mm] y = MatMul(i, w) }
+    """)
+    weight = np.random.default_rng(0).standard_normal((1500, 1000)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    source, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    onnx.save(model, source, save_as_external_data=external)
+    driver.run(source, out, validate=False)
+    found = optimizer.diff(source, out)
+    assert (found.by, found.matched, found.weights) == ("log", 1, [])
+    assert [n.name for h in found.hunks for n in h.removed] == ["noop"]
+
+
 def test_the_screen_names_rule_and_edit(tmp_path: Path) -> None:
     source, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
     onnx.save(bodies(), source)
