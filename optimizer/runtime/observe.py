@@ -25,7 +25,7 @@ from optimizer.runtime.interface import Interface, read_interface
 from optimizer.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
     from optimizer.core.feeds import Binding, Feed
 
@@ -69,7 +69,7 @@ def observe(
     """Run `model` over up to `samples` batches and watch `values`, in a child.
 
     Args:
-        model: a file, in which no two values of any graphs share a name.
+        model: a file, in which no two values of any graphs share a name; another is written beside it for the while.
         values: names of floating values; those that no run can hand out are missing from the answer.
         feeds: FEEDS, "card" for those of `card`, or "random" for drawn data.
 
@@ -95,9 +95,12 @@ def watch(model: str, values: list[str], feeds: str, samples: int, card: str | N
     import numpy as np
 
     interface = read_interface(model)
-    with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
-        path, outputs = _instrumented(Path(model), set(values), Path(folder))
-        session = open_session(path, optimize=True)
+    # beside the model: the runtime refuses weights that lie outside of the folder of a model
+    with tempfile.NamedTemporaryFile(dir=Path(model).parent, prefix=".observed-", suffix=".onnx") as file:
+        proto, outputs = _instrumented(Path(model), set(values))
+        file.write(proto.SerializeToString())
+        file.flush()
+        session = open_session(file.name, optimize=True)
         ranges: dict[str, tuple[float, float, list[int]]] = {v: (math.inf, -math.inf, []) for v in outputs}
         batches = 0
         for feed in itertools.islice(batches_of(interface, session, feeds, card, seed), samples):
@@ -107,9 +110,8 @@ def watch(model: str, values: list[str], feeds: str, samples: int, card: str | N
                 a, b, shape = (np.asarray(got[name]) for name in names)
                 low, high, largest = ranges[value]
                 larger = shape.size and (shape.prod() > math.prod(largest) or not largest)
-                ranges[value] = min(low, *a.ravel().tolist()), max(high, *b.ravel().tolist()), (
-                    shape.tolist() if larger else largest
-                )  # fmt: skip
+                dims = shape.tolist() if larger else largest
+                ranges[value] = min(low, *a.ravel().tolist()), max(high, *b.ravel().tolist()), dims
     if not batches:
         raise BadInput("the feeds hold no batch", at=feeds, fix="FILE.npz, a folder of them, or FILE.py:FUNCTION")
     return {"ranges": ranges, "batches": batches}
@@ -141,7 +143,7 @@ def batches_of(interface: Interface, session: Session, feeds: str, card: str | N
 # --- the model that watches itself ------------------------------------------------------------------------------------
 
 
-def _instrumented(model: Path, values: set[str], folder: Path) -> tuple[Path, dict[str, list[str]]]:
+def _instrumented(model: Path, values: set[str]) -> tuple[ModelProto, dict[str, list[str]]]:
     """The model with more outputs: value → the names of its minimum, maximum and shape."""
     import onnx
 
@@ -150,12 +152,7 @@ def _instrumented(model: Path, values: set[str], folder: Path) -> tuple[Path, di
     names = (name for i in itertools.count() if (name := f"observed_{i}") not in taken)
     found = _hand_out(proto.graph, values, names)
     proto.graph.output.extend(_declared(itertools.chain(*found.values())))
-    for location in {e.value for t in _tensors(proto.graph) for e in t.external_data if e.key == "location"}:
-        (folder / location).parent.mkdir(parents=True, exist_ok=True)
-        (folder / location).symlink_to(model.parent.absolute() / location)
-    path = folder / "observed.onnx"
-    path.write_bytes(proto.SerializeToString())
-    return path, found
+    return proto, found
 
 
 def _hand_out(graph: GraphProto, values: set[str], names: Iterator[str]) -> dict[str, list[str]]:
@@ -221,9 +218,3 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _graphs(body)
-
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    for g in _graphs(graph):
-        yield from g.initializer
-        yield from (a.t for node in g.node for a in node.attribute if a.HasField("t"))

@@ -84,11 +84,23 @@ class _Emitter:
     def _dequantized(self, v: Value, q: Quantized) -> Value:
         """What stands for v: a pair behind it, or a constant of integers."""
         if not v.is_const:
-            return self._rounded(v, q)
+            return self._rounded(self._fenced(v), q)
         scale, zero = _parameters(q)
         array = v.const
         assert array is not None
         return self.editor.op.DequantizeLinear(Tensor.of(integers(array, q)), scale, zero, axis=q.axis)
+
+    def _fenced(self, v: Value) -> Value:
+        """Σ(v) where the runtime would make integers of the product that gives v, with one scale and all 8 bits.
+
+        It does so to every float Conv, ConvTranspose and Gemm of a constant that stands alone between a dequantized
+        input and a QuantizeLinear, but for Relu and Clip (`weight_bias_quantization.cc` of 1.32).
+        """
+        n = v.producer
+        while n is not None and n.op in ("Relu", "Clip") and len(n.output.uses) <= 1 and n.inputs[0] is not None:
+            n = n.inputs[0].producer
+        taken = n is not None and n.op in ("Conv", "ConvTranspose", "Gemm") and n.inputs[0] in self.integers
+        return self.editor.op.Sum(v) if taken else v
 
 
 def integers(array: Array, q: Quantized) -> Array:

@@ -352,6 +352,18 @@ def test_ignored_nodes_stay_float_and_a_glob_must_match(tmp_path: Path) -> None:
         planning.plan(run.model, run.ranges, AVX2, ignore=["/nothing"])
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_the_runtime_does_not_quantize_what_was_to_stay_float(tmp_path: Path, op: str) -> None:
+    """Left alone between integers, it would: with one scale for all channels, and all 8 bits."""
+    w = normal(8, 8, 1, 1) * np.logspace(-4, 0, 8, dtype=np.float32).reshape(-1, 1, 1, 1)
+    nodes = [conv(), node(op, ["c", "u"], "d"), node("Relu", ["d"], "r"), *LAST]
+    model = proto(nodes, {**CONV, **V, "u": w}, IMAGE, ["y"])
+    run = Run(tmp_path, model, image(), **({"ignore": ["/d"]} if op == "Conv" else {}))
+    assert run.kernels["QLinearConv"] == 2 and run.kernels[op] == 1 and run.kernels["Sum"] == 1
+    stored = [numpy_helper.to_array(t) for t in optimized_graph(tmp_path / "integer.onnx").graph.initializer]
+    assert sum(a.dtype == np.int8 and a.ndim == 4 for a in stored) == 2
+
+
 def test_values_inside_a_branch_are_quantized_there(tmp_path: Path) -> None:
     def body(name: str, sign: float) -> onnx.GraphProto:
         return helper.make_graph(
