@@ -154,7 +154,7 @@ def _advice(provider: str, why: str) -> str:
     if re.search(r"libcuda\.so", why):
         return "install the NVIDIA driver"
     if ".so" in why or ".dll" in why:
-        return "pip install 'onnxruntime-gpu[cuda,cudnn]', or put the libraries on LD_LIBRARY_PATH"
+        return "pip install 'graphwright[gpu]', or put the libraries on LD_LIBRARY_PATH"
     return f"check the GPU and its driver: nvidia-smi (for {provider})"
 
 

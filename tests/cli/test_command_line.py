@@ -336,6 +336,18 @@ def test_json_is_one_document_and_nothing_else(model: Path, other: Path, tmp_pat
 EVIL = "\x1b]0;owned\x07\n\x9b31m\u202e"
 
 
+def test_json_knows_no_infinity(model: Path, monkeypatch: pytest.MonkeyPatch, graphwright) -> None:
+    class Answer:
+        exit_code = 0
+
+        def to_dict(self) -> dict[str, object]:
+            return {"error": float("inf"), "worst": [float("nan"), 1.5], "path": Path("x"), 3: "three"}
+
+    monkeypatch.setattr(optimizer, "inspect", lambda *_, **__: Answer(), raising=False)
+    document = json.loads(graphwright("inspect", model, "--format", "json").out)
+    assert document == {"error": None, "worst": [None, 1.5], "path": "x", "3": "three"}
+
+
 def test_control_characters_never_reach_the_terminal(tmp_path: Path, graphwright) -> None:
     proto = onnx.parser.parse_model(MODEL)
     proto.producer_name = EVIL
@@ -375,6 +387,25 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(model: Path, other: 
     with contextlib.closing(os.fdopen(write, "w")) as stdout:
         ran = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (1, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is a Unix thing")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_is_for_terminals_and_on_stderr(model: Path, quiet: bool) -> None:
+    import pty
+
+    main_side, terminal = pty.openpty()
+    command = [sys.executable, "-m", "optimizer", "validate", str(model), str(model), *["-q"][: int(quiet)]]
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"}
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, text=True, env=environment, check=True)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error
+        while block := os.read(main_side, 1 << 16):
+            shown += block
+    os.close(main_side)
+    assert ran.stdout.startswith("pass  ") and "\x1b" not in ran.stdout
+    assert (b"validate" in shown) != quiet
 
 
 def test_an_ascii_terminal_gets_escapes(model: Path) -> None:

@@ -54,7 +54,7 @@ def test_two_wheels_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("why", "built", "fix"),
     [
-        ("libcublasLt.so.13 not found", True, "onnxruntime-gpu[cuda,cudnn]"),
+        ("libcublasLt.so.13 not found", True, "pip install 'graphwright[gpu]', or put"),
         ("libnvinfer.so.10 not found", True, "pip install 'tensorrt==10.*'"),
         ("libcuda.so.1 not found", True, "NVIDIA driver"),
         ("it fell back to CPUExecutionProvider", True, "nvidia-smi"),
