@@ -24,6 +24,7 @@ class Difference:
         what: why they cannot be compared, or "".
         index: of the first value beyond the limit, else of the worst; below a list or map its position comes first.
         original, result: the two values there, None if there are none.
+        beyond: how many values are beyond the limit.
         signal, noise: Σ a² and Σ (a − b)² over all values that are finite in both.
     """
 
@@ -32,6 +33,7 @@ class Difference:
     index: tuple[Any, ...] = ()
     original: Any = None
     result: Any = None
+    beyond: int = 0
     signal: float = 0.0
     noise: float = 0.0
 
@@ -91,8 +93,9 @@ def _compare_arrays(a: Array, b: Array, limit: float, finite_only: bool) -> Diff
     scale = float(np.max(np.abs(x)))
     worst = float(np.max(distance))
     error = worst / scale if scale else worst
-    beyond = distance > limit * (scale or 1.0) if error > limit else distance == worst
-    found = _at(beyond, a, b, error, "")
+    beyond = distance > limit * (scale or 1.0)
+    found = _at(beyond if error > limit else distance == worst, a, b, error, "")
+    found.beyond = int(np.count_nonzero(beyond))
     found.signal, found.noise = float(np.sum(x * x)), float(np.sum(distance * distance))
     return found
 
@@ -122,6 +125,7 @@ def _worst(parts: list[tuple[Any, Difference]]) -> Difference:
         if part.error > whole.error:
             whole.error, whole.what, whole.index = part.error, part.what, (key, *part.index)
             whole.original, whole.result = part.original, part.result
+        whole.beyond += part.beyond
         whole.signal += part.signal
         whole.noise += part.noise
     return whole

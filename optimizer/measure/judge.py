@@ -12,6 +12,7 @@ import math
 import pickle
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ LIMITS = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
 """The error up to which an output counts as equal, by the coarsest floating type on its way; all other types: 0."""
 _PER_SEED = 4  # how many of a user's own batches are run a seed; the task, not the judge, goes over all data
 _NUDGES, _FLOORS = 4, 8  # tries to find the noise floor; how many floors an error may reach
+_ROUNDING = 1e-2  # up to here, two runs of one model under other optimizations differ by rounding
 _STARTS, _STARTS_S = 3, 0.5  # sessions are started up to three times, for half a second, to time them
 _DRAWS = 3  # how often data is drawn that the original may refuse
 
@@ -67,10 +69,15 @@ class Request:
 class _Batch:
     """One feed and where it came from; `regime` is "given" for a user's own."""
 
+    number: int
     feed: Feed
     binding: dict[str, int]
     seed: int
     regime: str
+
+    @property
+    def is_given(self) -> bool:
+        return self.regime == "given"
 
 
 @dataclass(slots=True)
@@ -85,14 +92,66 @@ class _Tally:
     noise: float = 0.0
     failure: dict[str, Any] | None = None
     levels: set[str] = field(default_factory=set[str])
-    compared: int = 0
-    excused: int = 0  # comparisons in which the original moves as much under its inputs' last place
+    compared: Counter[bool] = field(default_factory=Counter[bool])  # of drawn (False) and of given data (True)
+    excused: int = 0  # comparisons in which the original is as far from itself
+    blind: Counter[bool] = field(default_factory=Counter[bool])  # of these, where it is so far that nothing is judged
     unsteady: float = 0.0  # error of the original with optimizations on against itself with them off
+    suspects: dict[int, tuple[Difference, _Batch]] = field(default_factory=dict[int, tuple[Difference, _Batch]])
+
+    def see(self, found: Difference) -> None:
+        if found.error >= self.error:
+            self.error, self.worst = found.error, found
+        if self.failure is not None:
+            self.failure["error"] = self.error
+
+    def excuse(self, batch: _Batch, own: Difference) -> None:
+        self.excused += 1
+        self.blind[batch.is_given] += _FLOORS * own.error > _ROUNDING
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether most comparisons could not tell rounding from a mistake; given data decides where there is any."""
+        given = bool(self.compared[True])
+        return 2 * self.blind[given] > self.compared[given]
+
+    def settle(self, batch: _Batch, own: Difference) -> None:
+        """Judge what was wrong with optimizations off, now that the original is known with them on too.
+
+        Two runs of one model differ by rounding, and then little; where they differ much, the runtime has broken it,
+        which excuses nothing.
+        """
+        if batch.number in self.suspects:
+            found, _ = self.suspects.pop(batch.number)
+            if own.error <= _ROUNDING and _explains(own, found):
+                self.excuse(batch, own)
+            else:
+                self.fail(found, batch, "off")
+
+    def fail(self, found: Difference, batch: _Batch, level: str) -> None:
+        self.levels.add(level)
+        self.failure = self.failure or {
+            "output": self.spec.name,
+            "what": found.what,
+            "error": found.error,
+            "limit": self.limit,
+            "index": list(found.index),
+            "original": found.original,
+            "result": found.result,
+            "binding": batch.binding,
+            "seed": batch.seed,
+            "regime": batch.regime,
+        }
+        self.see(found)
 
     def to_dict(self) -> dict[str, Any]:
         worst = {"index": list(self.worst.index), "original": self.worst.original, "result": self.worst.result}
         ratio = sqnr_db(self.signal, self.noise)
         return {"name": self.spec.name, "error": self.error, "limit": self.limit, "sqnr_db": ratio, "worst": worst}
+
+
+def _explains(own: Difference, found: Difference) -> bool:
+    """Whether the original is about as far from itself as the result is from it: so far, and in so many values."""
+    return not found.what and found.error <= _FLOORS * own.error and found.beyond <= _FLOORS * own.beyond
 
 
 def _nudge(value: Any, rng: np.random.Generator) -> Any:
@@ -125,6 +184,7 @@ class _Judge:
         self.notes: list[str] = []
         self.inconclusive = False
         self.refusal = ""  # the last reason the original gave not to run
+        self.batches = 0
         self.judged = False
 
     def verdict(self) -> dict[str, Any]:
@@ -142,17 +202,20 @@ class _Judge:
         except _GiveUp:
             pass
         for tally in self.tallies.values():
+            for found, batch in tally.suspects.values():  # left where the second pass did not come to pass
+                tally.fail(found, batch, "off")
             if tally.failure is not None:
                 both = "optimizations off and on alike"
                 only = f"only with optimizations {'/'.join(tally.levels)}"
                 self.failures.append({**tally.failure, "levels": both if len(tally.levels) == 2 else only})
             if tally.excused:
+                runs = f"{tally.excused} of {tally.compared.total()} runs"
                 self.notes.append(
-                    f"output {tally.spec.name!r} is beyond the limit in {tally.excused} of {tally.compared} runs, "
-                    "where the original moves as much when its inputs change in their last place"
+                    f"output {tally.spec.name!r} is beyond the limit in {runs}, "
+                    "where the original's own rounding is too (last place of its inputs, the runtime's optimizations)"
                 )
-                if 2 * tally.excused > tally.compared:
-                    self._undecided("such data cannot tell rounding from a mistake; give real data by --feeds")
+                if tally.is_blind:
+                    self._undecided("such data cannot tell rounding from a mistake; give other data by --feeds")
             if tally.unsteady > tally.limit and not self.request.lossy:
                 self.notes.append(
                     f"the runtime's own optimizations change output {tally.spec.name!r} of the original: "
@@ -222,63 +285,54 @@ class _Judge:
         """Add one batch to the tallies; `unoptimized` is the original's other answer."""
         lossy, self.judged = self.request.lossy, True
         finite_only = lossy or batch.regime in STRESS
-        floor: dict[str, float] | None = None
+        floor: dict[str, Difference] | None = None
         for name, tally in self.tallies.items():
             found = compare(expected[name], got[name], tally.limit, finite_only=finite_only)
+            own = Difference()
             if unoptimized is not None:
-                own = compare(unoptimized[name], expected[name], tally.limit, finite_only=finite_only)
+                own = compare(unoptimized[name], expected[name], tally.limit / _FLOORS, finite_only=finite_only)
                 tally.unsteady = max(tally.unsteady, own.error)
                 if found.error > tally.limit and own.error > tally.limit:
                     other = compare(unoptimized[name], got[name], tally.limit, finite_only=finite_only)
                     found = min(found, other, key=lambda difference: difference.error)
+                tally.settle(batch, own)
             if level == "on" and batch.regime not in STRESS:
                 tally.signal += found.signal
                 tally.noise += found.noise
-            tally.compared += 1
-            bad = bool(found.what) if lossy else found.error > tally.limit
+            tally.compared[batch.is_given] += 1
+            if not (found.what if lossy else found.error > tally.limit):
+                tally.see(found)
+                continue
             # Data on ties jumps when it moves at all, so that it excuses only what other data showed to be unsteady.
-            if bad and not found.what and original is not None and (batch.regime != "grid" or tally.excused):
+            if not found.what and original is not None and (batch.regime != "grid" or tally.excused):
                 floor = floor or self._floor(original, batch, expected)
-                if found.error <= _FLOORS * floor[name]:
-                    tally.excused += 1
+                if _explains(floor[name], found):
+                    tally.excuse(batch, floor[name])
                     continue
-            if found.error >= tally.error:
-                tally.error, tally.worst = found.error, found
-            if bad:
-                tally.levels.add(level)
-                tally.failure = tally.failure or self._failure(name, found, tally, batch)
-            if tally.failure is not None:
-                tally.failure["error"] = tally.error
+            if level == "off":
+                tally.suspects[batch.number] = found, batch
+            elif own.error <= _ROUNDING and _explains(own, found):
+                tally.excuse(batch, own)
+            else:
+                tally.fail(found, batch, level)
 
-    def _floor(self, original: Session, batch: _Batch, expected: Outputs) -> dict[str, float]:
-        """Per output, the error of the original against itself when its float inputs move in their last place.
+    def _floor(self, original: Session, batch: _Batch, expected: Outputs) -> dict[str, Difference]:
+        """Per output, the worst of the original against itself when its float inputs move in their last place.
 
         Where that is beyond the limit, the batch cannot tell rounding from a mistake.
         """
         rng = np.random.default_rng(batch.seed)
-        floor = dict.fromkeys(self.tallies, 0.0)
+        floor = {name: Difference() for name in self.tallies}
         for _ in range(_NUDGES):
             try:
                 moved = original.run({name: _nudge(value, rng) for name, value in batch.feed.items()})
             except SessionError:
                 continue
             for name, tally in self.tallies.items():
-                own = compare(expected[name], moved[name], tally.limit, finite_only=True)
-                floor[name] = max(floor[name], 0.0 if own.what else own.error)
+                own = compare(expected[name], moved[name], tally.limit / _FLOORS, finite_only=True)
+                if not own.what:
+                    floor[name] = max(floor[name], own, key=lambda difference: difference.error)
         return floor
-
-    def _failure(self, name: str, found: Difference, tally: _Tally, batch: _Batch) -> dict[str, Any]:
-        return {
-            "output": name,
-            "what": found.what,
-            "limit": tally.limit,
-            "index": list(found.index),
-            "original": found.original,
-            "result": found.result,
-            "binding": batch.binding,
-            "seed": batch.seed,
-            "regime": batch.regime,
-        }
 
     def _score(self, card: Card, original: Session, result: Session) -> None:
         score: Any = card.load_task()
@@ -363,7 +417,11 @@ class _Judge:
                 binding = binding_of(feed, self.interface)
                 if binding not in self.bindings:
                     self.bindings.append(binding)
-                yield _Batch(feed, binding, seed, "given")
+                yield _Batch(self._next(), feed, binding, seed, "given")
+
+    def _next(self) -> int:
+        self.batches += 1
+        return self.batches
 
     def _drawn(self, original: Session) -> Iterator[tuple[_Batch, Outputs]]:
         schedule, refused = self._schedule(), 0
@@ -376,7 +434,7 @@ class _Judge:
                 except SessionError as error:
                     self.refusal = error.what
                     continue
-                yield _Batch(feed, self.bindings[i], seed, regime), expected
+                yield _Batch(self._next(), feed, self.bindings[i], seed, regime), expected
                 break
             else:
                 refused += 1
