@@ -53,6 +53,7 @@ def infer(node: Node, opsets: dict[str, int], *, staged: bool = True) -> None:
         Decline: the op's own inference says that it cannot be applied (staged nodes only).
     """
     if node.domain or not node.outputs:
+        _by_onnx(node, opsets, staged)  # of other domains onnx knows some
         return
     out = node.outputs[0]
     row, rows = _DIMS.get(node.op), _MANY.get(node.op)
@@ -142,6 +143,8 @@ def _dtype(n: Node, ins: list[Value | None]) -> int:
         return _FIXED[n.op]
     if n.op == "Cast":
         return int(n.attributes.get("to", 0))
+    if n.op.endswith("Window"):
+        return int(n.attributes.get("output_datatype", FLOAT))
     if n.op in _ASKED and "dtype" in n.attributes:
         return int(n.attributes["dtype"])
     if n.op in ("ConstantOfShape", "Constant"):
@@ -585,6 +588,12 @@ def _range(n: Node, ins: list[Value | None]) -> Loose | None:
     if isinstance(a, int) and isinstance(b, int) and isinstance(c, int) and c:
         return [max(0, -(-(b - a) // c))]
     return [D.apply("max", b - a, 0)] if c == 1 and a is not None and b is not None else [None]
+
+
+@_row("BlackmanWindow", "HammingWindow", "HannWindow")
+def _window(n: Node, ins: list[Value | None]) -> Loose | None:
+    size = known(ins[0])
+    return [None if size is None else size.ravel()[0]]
 
 
 @_row("ConstantOfShape")
