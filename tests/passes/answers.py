@@ -83,8 +83,8 @@ def _draw(dtype: np.dtype[Any], shape: list[int] | tuple[int, ...], regime: str,
     if kind in "iu":
         low = 0 if kind == "u" or regime == "positive" else -3
         high = 4
-        if regime == "large" and dtype.itemsize > 1:
-            low, high = (0 if kind == "u" else -30000), 30000
+        if regime == "large":
+            low, high = (0 if kind == "u" else -120), 120
         return np.asarray(random.integers(low, high, shape)).astype(dtype)
     x = np.asarray(random.standard_normal(shape))
     if regime == "positive":
