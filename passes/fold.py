@@ -60,14 +60,17 @@ def decided_if(editor: Editor, graph: Graph) -> None:
         name = "then_branch" if taken else "else_branch"
         body = next(b for b, attribute in zip(n.bodies, body_names(n)) if attribute == name)
         inner = editor.stage_body(body)
-        pairs = [(o, _made(editor, o, v)) for o, v in zip(n.outputs, inner) if o.uses or o.is_output]
-        if pairs:
-            editor.replace([o for o, _ in pairs], [v for _, v in pairs], must_go=[n], shape="the branch that is taken")
+        made: dict[Value, Value] = {}
+        for o, v in zip(n.outputs, inner):
+            if o.uses or o.is_output:
+                made[o] = _made(editor, o, v, v in made.values())
+        if made:
+            editor.replace(list(made), list(made.values()), must_go=[n], shape="the branch that is taken")
 
 
-def _made(editor: Editor, o: Value, v: Value) -> Value:
+def _made(editor: Editor, o: Value, v: Value, taken: bool) -> Value:
     """What stands for an output of the If: a graph's output must be made by a node of its own."""
-    if o.is_output and (v.producer is None or v.graph is not None):
+    if o.is_output and (taken or v.producer is None or v.graph is not None):
         return editor.op.Constant(value=v.tensor) if v.is_const else editor.op.Identity(v)
     return v
 
