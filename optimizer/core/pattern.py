@@ -667,8 +667,6 @@ def _call(p: Call) -> Matcher:
 
 
 _MEANINGLESS = frozenset(("momentum",))  # of BatchNormalization: only training reads it
-# from this opset on the operator means what the newest one means
-_MEANING_SINCE = {"Resize": 11, "GroupNormalization": 21}
 _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))  # before opset 13 over all axes from `axis` on
 
 Taken = list[tuple[Any, Attribute]]
@@ -684,7 +682,7 @@ def _attributes(p: Call) -> Callable[[Node], Taken | None]:
         if spelled and any(isinstance(a, AttributeProto) for a in spelled.values()):
             return None
         opset = n.graph.opset if n.graph is not None else form.newest()
-        if opset < _MEANING_SINCE.get(op, 0):
+        if op == "Resize" and opset < 11:  # other operands, and other coordinates
             return None
         if op in _FLATTENING and opset < 13:
             rank = _rank(n)
@@ -769,10 +767,7 @@ def _terms(p: Chain, root: bool) -> Matcher:
             if not loose:
                 return False
             m.remainder = Remainder(product, over, items)
-            if go():
-                return True
-            m.remainder = None
-            return False
+            return go()
 
         def assign(i: int, items: list[tuple[Value, float]]) -> bool:
             if i == count:
