@@ -333,6 +333,19 @@ def test_json_is_one_document_and_nothing_else(model: Path, other: Path, tmp_pat
     assert graphwright(*commands[0], "--force").err.startswith("hello from a guest\n")
 
 
+def test_whatever_a_screen_holds_is_escaped_line_by_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch, graphwright
+) -> None:
+    class Answer:
+        exit_code = 0
+
+        def __str__(self) -> str:
+            return "one \x1b[31m\ntwo\r"
+
+    monkeypatch.setattr(optimizer, "inspect", lambda *_, **__: Answer(), raising=False)
+    assert graphwright("inspect", model).out == "one \\x1b[31m\ntwo\\r\n"
+
+
 EVIL = "\x1b]0;owned\x07\n\x9b31m\u202e"
 
 

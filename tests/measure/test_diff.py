@@ -242,6 +242,36 @@ def test_a_receipt_of_other_models_is_not_believed(tmp_path: Path) -> None:
     assert "cannot be read" in str(optimizer.diff(source, out)).splitlines()[0]
 
 
+def test_a_body_that_moves_with_its_owner_is_one_change(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N] x, bool c) => (float[N] y)
+    {
+      [known] k = Constant<value = bool {1}>()
+      [outer] o = If(k) <
+        then_branch = t () => (float[N] a) {
+          [nested] a = If(c) <
+            then_branch = tt () => (float[N] p) { [noop] i = Identity(x)  [stays] p = Neg(i) },
+            else_branch = te () => (float[N] q) { [too] q = Abs(x) }
+          >
+        },
+        else_branch = e () => (float[N] b) { [dead] b = Relu(x) }
+      >
+      [after] y = Neg(o)
+    }
+    """)
+    source, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    onnx.save(model, source)
+    driver.run(source, out, validate=False)
+    for a, b in ((source, out), (out, source)):
+        found = optimizer.diff(a, b)
+        assert found.by == "log" and adds_up(found), str(found)
+        moved = next(h for h in found.hunks if "decided_if" in dict(h.edits))
+        assert {"decided_if", "identity"} <= dict(moved.edits).keys(), "what became of the moved body belongs to it"
+        names = {n.name for n in [*moved.removed, *moved.added]}
+        assert {"outer", "nested", "stays", "too", "noop", "dead"} <= names
+
+
 @pytest.mark.parametrize("external", [False, True])
 def test_a_model_whose_weights_stay_in_the_file_is_known_again(external: bool, tmp_path: Path) -> None:
     model = onnx.parser.parse_model("""
