@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
+from onnx import ModelProto, NodeProto
 
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, lower
@@ -22,12 +25,41 @@ def inline_function(editor: Editor, graph: Graph) -> None:
     """a call of a local function → its body; a function of another opset than the model's stays a call"""
     model = editor.model
     calls = [n for n in model.nodes() if (n.domain, n.op) in model.functions]
-    if graph.owner is None and calls:
-        from onnx.inliner import inline_local_functions
+    if graph.owner is not None or not calls:
+        return
+    from onnx.inliner import inline_local_functions
 
-        inlined = inline_local_functions(lower(model))
-        if len(inlined.functions) < len(model.functions):
-            editor.adopt(inlined, f"{len(calls)} calls", gone=calls)
+    proto = lower(model)
+    if not _spell_defaults(proto):
+        editor.no("a function hands on an attribute that it may not have")
+        return
+    inlined = inline_local_functions(proto)
+    if len(inlined.functions) < len(model.functions):
+        editor.adopt(inlined, f"{len(calls)} calls", gone=calls)
+
+
+def _spell_defaults(proto: ModelProto) -> bool:
+    """Calls spell out the attributes that they leave to the function's defaults, which inlining forgets.
+
+    False where whether a default holds would depend on the call around the call.
+    """
+    defaults = {(f.domain, f.name): {a.name: a for a in f.attribute_proto} for f in proto.functions}
+    for nodes, optional in [(proto.graph.node, ()), *((f.node, f.attribute) for f in proto.functions)]:
+        for n in _with_bodies(nodes):
+            own = defaults.get((n.domain, n.op_type), {})
+            if any(a.name in own and a.ref_attr_name in optional for a in n.attribute):
+                return False
+            have = {a.name for a in n.attribute}
+            n.attribute.extend(a for name, a in own.items() if name not in have)
+    return True
+
+
+def _with_bodies(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for n in nodes:
+        yield n
+        for a in n.attribute:
+            for g in (a.g, *a.graphs):
+                yield from _with_bodies(g.node)
 
 
 @procedure(fidelity=Fidelity.EXACT)
