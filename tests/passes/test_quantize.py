@@ -174,6 +174,12 @@ PRODUCTS = {
         [node("MatMul", ["x", "w"], "m"), node("Add", ["m", "b"], "a"), node("Relu", ["a"], "r"),
          node("MatMul", ["r", "u"], "y")], "QGemm",
     ),
+    "relu": ([node("Gemm", ["f", "w", "b"], "m"), node("Relu", ["m"], "r"), node("Tanh", ["r"], "y")], "QGemm"),
+    "clip": ([node("Gemm", ["f", "w", "b"], "m"), node("Clip", ["m", "k"], "r"), node("Tanh", ["r"], "y")], "QGemm"),
+    "bias relu": (
+        [node("MatMul", ["x", "w"], "m"), node("Add", ["m", "b"], "a"), node("Relu", ["a"], "r"),
+         node("Tanh", ["r"], "y")], "QGemm",
+    ),
     "activations": (
         [node("Transpose", ["x"], "t", perm=[0, 2, 1]), node("MatMul", ["x", "t"], "m"), node("Softmax", ["m"], "y")],
         "MatMulIntegerToFloat",
@@ -184,8 +190,10 @@ PRODUCTS = {
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_are_integer_kernels(tmp_path: Path, name: str) -> None:
     nodes, kernel = PRODUCTS[name]
-    constants = {"w": normal(32, 16, scale=0.2), "b": normal(16), "u": normal(16, 8)}
-    run = Run(tmp_path, proto(nodes, constants, {"x": [2, 8, 32]}, ["y"]), {"x": normal(2, 8, 32)})
+    constants = {"w": normal(32, 16, scale=0.2), "b": normal(16), "u": normal(16, 8), "k": np.float32(-0.5)}
+    data = {"x": normal(2, 8, 32), "f": normal(8, 32)}
+    feed = {name: data[name] for name in "xf" if any(name in n.input for n in nodes)}
+    run = Run(tmp_path, proto(nodes, constants, {k: list(v.shape) for k, v in feed.items()}, ["y"]), feed)
     assert run.kernels[kernel] == 1, run.kernels
     assert integer_macs(tmp_path / "integer.onnx", run.feed).floats == {}
     assert run.sqnr > 25
