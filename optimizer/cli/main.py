@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from optimizer.cli.parser import EXIT_CODES, Answer, Parser
-from optimizer.core.errors import BadInput, GraphwrightError, ToolFailure, ValidationFailed
+from optimizer.core.errors import BadInput, GraphwrightError, ToolFailure
 from optimizer.core.text import did_you_mean, safe
 
 VERBS = {
@@ -84,24 +84,16 @@ def _main(argv: list[str]) -> int:
     except SystemExit:  # --help was printed
         return 0
     args.argv = argv
-    failure = None
-    try:
-        # on stdout is the result alone: what a guest prints is not
-        with (
-            contextlib.redirect_stdout(sys.stderr),
-            _warnings(args.quiet),
-            _progress(verb, args.quiet) as args.progress,
-        ):
-            answer: Answer = module.run(args)
-    except ValidationFailed as error:
-        if error.result is None:
-            raise
-        answer, failure = cast(Answer, error.result), error
+    # on stdout is the result alone: what a guest prints is not
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        _warnings(args.quiet),
+        _progress(verb, args.quiet) as args.progress,
+    ):
+        answer: Answer = module.run(args)
     if args.verbose:
         _print_edits(answer)
     _print(_json(answer.to_dict()) if args.format == "json" else str(answer))
-    if failure is not None:
-        return _report(failure, args.verbose)
     return module.exit_code(args, answer) if hasattr(module, "exit_code") else answer.exit_code
 
 
