@@ -183,18 +183,17 @@ def _measured(
     wanted: Sequence[expectation.Expectation], validation: Validation, original: Path, result: Path
 ) -> dict[str, tuple[float | None, float | None]]:
     """What the expectations ask for; a key turns its measurement on."""
-    from optimizer.measure.size import count_bytes, count_nodes
-
     keys = {expectation.key for expectation in wanted}
     found: dict[str, tuple[float | None, float | None]] = {}
     if validation.task is not None:
         found["task"] = validation.task["result"], validation.task["original"]
     if validation.outputs:
         found["sqnr"] = min(output["sqnr_db"] for output in validation.outputs), None
-    if "nodes" in keys:
-        found["nodes"] = count_nodes(result), count_nodes(original)
-    if "bytes" in keys:
-        found["bytes"] = count_bytes(result), count_bytes(original)
+    if keys & {"nodes", "bytes"}:
+        from optimizer.measure.inspect import inspect
+
+        before, after = inspect(original), inspect(result)
+        found |= {"nodes": (after.nodes, before.nodes), "bytes": (after.bytes, before.bytes)}
     if "speed" in keys:
         from optimizer.measure.speed import bench
 

@@ -153,6 +153,8 @@ def bench(
     found = _conclude(
         [_name(source, model.path) for source, model in zip((a, b), models)], reports, provider, threads, seed
     )
+    if not wanted:
+        return found
     return replace(found, expect=expectation.check_all(wanted, _measured(found, [m.path for m in models])))
 
 
@@ -161,13 +163,13 @@ def _name(source: Any, path: Path) -> str:
 
 
 def _measured(found: Bench, paths: Sequence[Path]) -> dict[str, tuple[float | None, float | None]]:
-    from optimizer.measure.size import count_bytes, count_nodes
+    from optimizer.measure.inspect import inspect
 
-    first, last = paths[0], paths[-1]
+    first, last = inspect(paths[0]), inspect(paths[-1])
     return {
         "speed": (found.speedup, 1.0),
-        "nodes": (count_nodes(last), count_nodes(first)),
-        "bytes": (count_bytes(last), count_bytes(first)),
+        "nodes": (last.nodes, first.nodes),
+        "bytes": (last.bytes, first.bytes),
     }
 
 

@@ -7,7 +7,6 @@ it indexes, the constants it is compared with, and the shapes it decides.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 COARSENESS = ("float64", "float32", "float16", "bfloat16")
 
 _NAMELESS = ("", "?", "-1", "None")  # what exporters write for a size they do not know
-_SMALL = 1 << 16  # elements: constants up to here are read, larger ones are weights
 _KEEPS = {  # op → the operands whose values its first outputs hold unchanged
     **dict.fromkeys(("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten", "Expand"), (0,)),
     **dict.fromkeys(("Tile", "Slice", "Split", "Gather", "GatherElements", "GatherND", "Pad"), (0,)),
@@ -117,17 +115,20 @@ class Interface:
 
 
 def read_interface(path: str | os.PathLike[str]) -> Interface:
-    """Read a model's interface; external weights stay unread.
+    """Read a model's interface; weights stay unread.
 
     Raises:
         BadInput: the file is not an ONNX model.
     """
-    import onnx
     from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+
+    from optimizer.core.region import MappedFile
+    from optimizer.core.wire import split
 
     try:
-        model = onnx.load(Path(path), load_external_data=False)
-    except (OSError, DecodeError) as error:
+        model = ModelProto.FromString(split(MappedFile(Path(path))))
+    except (OSError, ValueError, DecodeError, BadInput) as error:
         raise BadInput(f"not an ONNX model: {error}", at=os.fspath(path)) from error
     return _Reading(model).interface()
 
@@ -183,7 +184,7 @@ class _Reading:
         for tensor in graph.initializer:
             self.dims[tensor.name] = tuple(tensor.dims)
             self.dtypes[tensor.name] = _dtype(tensor.data_type)
-            if tensor.data_location != tensor.EXTERNAL and math.prod(tensor.dims) <= _SMALL:
+            if tensor.data_location != tensor.EXTERNAL:
                 self.constants[tensor.name] = numpy_helper.to_array(tensor)
         for value in (*graph.input, *graph.value_info, *graph.output):
             dtype, dims, _ = _type(value.type)
@@ -207,7 +208,7 @@ class _Reading:
 
         if attribute.name == "value":
             self.dims[name] = tuple(attribute.t.dims)
-            if math.prod(attribute.t.dims) <= _SMALL:
+            if attribute.t.data_location != attribute.t.EXTERNAL:
                 self.constants[name] = numpy_helper.to_array(attribute.t)
         elif attribute.name in ("value_int", "value_ints", "value_float", "value_floats"):
             self.constants[name] = np.asarray(helper.get_attribute_value(attribute))
@@ -307,16 +308,12 @@ class _Uses:
 
 
 def _with_types(model: ModelProto) -> ModelProto:
-    """The model with inlined functions and inferred types, its weights left out."""
+    """The model with inlined functions and inferred types."""
     import onnx
     from onnx.inliner import inline_local_functions
 
     if model.functions:
         model = inline_local_functions(model)
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > 8 * _SMALL:
-            tensor.ClearField("raw_data")
-            tensor.data_location = tensor.EXTERNAL
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=False)
     except Exception:  # what cannot be inferred is unknown; whether the model is valid is asked of the runtime
