@@ -141,31 +141,41 @@ class _Quantizer:
     ignore: Sequence[str]
 
     def run(self) -> Rewritten:
-        editor, progress = self.editor, self.given.request.progress
-        before, _, after = QUANTIZE.partition(" quantize ")
-        first, _, rest = before.partition(" ")
+        editor = self.editor
         opset = editor.model.opsets.get("", 0)
-        phases = pipeline.run(editor, recipe.parse(first), progress=progress)
-        began = time.perf_counter()
-        editor.phase, start = "quantize", len(editor.log)
-        if any(KERNELS[n.op].weighted for n in editor.model.nodes() if n.op in KERNELS):
-            propagate(editor.model)
-            raise_opset(editor)
-        raised = Counter(e.rule for e in editor.log[start:])
-        spent = time.perf_counter() - began
-        phases += pipeline.run(editor, recipe.parse(rest), progress=progress)
-
-        began = time.perf_counter()
-        editor.phase, start = "quantize", len(editor.log)
+        phases = self._optimize(raised=True)
+        began, start = time.perf_counter(), len(editor.log)
+        editor.phase = "quantize"
         propagate(editor.model)
-        plan, seen, standing, given_up = self._settle()
-        rules = raised + Counter(e.rule for e in editor.log[start:])
-        phases.append(Phase("quantize", rules, spent + time.perf_counter() - began))
-        phases += pipeline.run(editor, recipe.parse(after), progress=progress)
+        plan, seen, standing, warning = self._settle()
+        spent = time.perf_counter() - began
+        if plan.units:
+            phases.append(Phase("quantize", Counter(e.rule for e in editor.log[start:]), spent))
+            phases += self._run(QUANTIZE.partition(" quantize ")[2])
+        else:  # then the opset was raised for nothing
+            editor.undo()
+            phases = self._optimize(raised=False)
+            warning = "nothing was quantized: no product is faster in integers here"
+        if warning:
+            editor.model.warnings.append(warning)
         lines = self._lines(plan, seen, standing, opset)
-        if given_up:
-            editor.model.warnings.append(given_up)
         return Rewritten(phases, plan.to_dict(), lambda validation, bench: lines)
+
+    def _optimize(self, *, raised: bool) -> list[Phase]:
+        """-O2, at an opset that has scales of each channel."""
+        first, _, rest = QUANTIZE.partition(" quantize ")[0].partition(" ")
+        phases = self._run(first)
+        weighted = any(KERNELS[n.op].weighted for n in self.editor.model.nodes() if n.op in KERNELS)
+        if raised and weighted:
+            began, self.editor.phase, start = time.perf_counter(), "opset", len(self.editor.log)
+            propagate(self.editor.model)
+            if raise_opset(self.editor):
+                rules = Counter(e.rule for e in self.editor.log[start:])
+                phases.append(Phase("opset", rules, time.perf_counter() - began))
+        return phases + self._run(rest)
+
+    def _run(self, passes: str) -> list[Phase]:
+        return pipeline.run(self.editor, recipe.parse(passes), progress=self.given.request.progress)
 
     def _settle(self) -> tuple[QuantPlan, Observation, Standing, str]:
         """The plan that is applied, and how it stands."""

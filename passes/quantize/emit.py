@@ -13,6 +13,11 @@ from optimizer.core.tensor import Array, Tensor
 from passes.quantize.kernels import KERNELS, is_constant
 from passes.quantize.plan import Quantized, QuantPlan, Unit
 
+CLIPS = frozenset(["Relu", "Clip"])
+"""The runtime looks through these for a QuantizeLinear; finding another reader, it leaves the product before in float.
+
+Where no integers are wanted behind one, a sum of one term keeps the two apart.
+"""
 _SAME = "quantization keeps shapes"
 
 
@@ -61,9 +66,13 @@ class _Emitter:
         outs = self._copy(first, ins)
         for before, n in pairwise(nodes):
             operands = [outs[0] if v is before.output else v for v in n.inputs]
-            if n.op == "Add":
+            if n.op in CLIPS and not unit.quantized:
+                operands = [self.editor.op.Sum(v) if v is outs[0] else v for v in operands]  # see CLIPS
+            elif n.op == "Add":
                 operands = [read(v) if v is not None and v is not outs[0] else v for v in operands]
             outs = self.editor.stage_like(n, operands)
+        if not unit.quantized and last.op not in CLIPS and {r.op for r in last.output.uses} & CLIPS:
+            outs = (self.editor.op.Sum(outs[0]),)
         if unit.quantized:
             outs = tuple(self._rounded(o, self.plan.values[v.name]) for v, o in zip(last.outputs, outs))
         if self.editor.replace(last.outputs, outs, shape=_SAME, note=unit.kernel):
@@ -97,7 +106,7 @@ class _Emitter:
         input and a QuantizeLinear, but for Relu and Clip (`weight_bias_quantization.cc` of 1.32).
         """
         n = v.producer
-        while n is not None and n.op in ("Relu", "Clip") and len(n.output.uses) <= 1 and n.inputs[0] is not None:
+        while n is not None and n.op in CLIPS and len(n.output.uses) <= 1 and n.inputs[0] is not None:
             n = n.inputs[0].producer
         taken = n is not None and n.op in ("Conv", "ConvTranspose", "Gemm") and n.inputs[0] in self.integers
         return self.editor.op.Sum(v) if taken else v
