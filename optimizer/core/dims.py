@@ -186,10 +186,6 @@ def apply(name: str, a: Dim, b: Dim) -> Dim | None:
         low = at_most(a, b)
         if low is not None:
             return (a if low else b) if name == "min" else (b if low else a)
-        if mentions(a, name, b):
-            return a
-        if mentions(b, name, a):
-            return b
         a, b = sorted((a, b), key=str)
     return Poly({(Fn(name, a, b),): 1})
 
@@ -197,9 +193,9 @@ def apply(name: str, a: Dim, b: Dim) -> Dim | None:
 def at_most(a: Dim, b: Dim) -> bool | None:
     """True where a ≤ b for every binding, False where b ≤ a for every binding, None where neither is known."""
     d = b - a
-    if never_negative(d):
+    if never_negative(d) or mentions(a, "min", b) or mentions(b, "max", a):
         return True
-    return False if never_negative(-d if isinstance(d, int) else d * -1) else None
+    return False if never_negative(d * -1) or mentions(b, "min", a) or mentions(a, "max", b) else None
 
 
 def never_negative(d: Dim) -> bool:

@@ -16,7 +16,7 @@ from optimizer.core.region import Region, spill
 Array = NDArray[Any]
 SPILL = 1 << 20
 
-# dtypes whose elements are bytes in memory exactly as in raw_data; the others (packed 2- and 4-bit, strings) go through onnx
+# dtypes whose elements are bytes in memory exactly as in raw_data; the others (2- and 4-bit, text) go through onnx
 _PLAIN: dict[int, Any] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.UINT8: np.uint8,
@@ -74,7 +74,7 @@ class Tensor:
     def __init__(
         self, proto: TensorProto | None = None, region: Region | None = None, array: Array | None = None
     ) -> None:
-        self.proto, self.region, self._array = proto, region, array
+        self.proto, self.region, self._array = proto, region, None if array is None else _sealed(array)
         self.dtype: int
         self.shape: tuple[int, ...]
         if proto is not None:
@@ -131,8 +131,7 @@ class Tensor:
                 a = np.frombuffer(raw, PLAIN[self.dtype]).reshape(self.shape)
             else:
                 a = numpy_helper.to_array(p)
-            if a.flags.writeable and a.flags.owndata:
-                a.flags.writeable = False
+            a = _sealed(a)
             if self.region is None or self.dtype not in PLAIN:
                 self._array = a
         return a
@@ -163,6 +162,14 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"Tensor({TensorProto.DataType.Name(self.dtype).lower()}{list(self.shape)})"
+
+
+def _sealed(a: Array) -> Array:
+    """The array, read-only."""
+    if a.flags.writeable:
+        a = a.view()
+        a.flags.writeable = False
+    return a
 
 
 def _text(s: Any) -> bytes:
