@@ -52,13 +52,13 @@ def main(argv: Sequence[str]) -> int:
             cast(Any, stream).reconfigure(errors="backslashreplace")  # a terminal that lacks ½ still gets the rest
     try:
         code = _main(list(argv))
+        with _closed_pipe(sys.stdout):
+            sys.stdout.flush()
     except KeyboardInterrupt:
         _say("interrupted")
         code = 130
     except Exception as error:
         code = _report(error, "-v" in argv or "--verbose" in argv)
-    with _closed_pipe(sys.stdout), contextlib.suppress(OSError):
-        sys.stdout.flush()
     return code
 
 
@@ -145,9 +145,11 @@ def _closed_pipe(stream: Any) -> Generator[None]:
     """Whoever read us has left (`| head`): the rest goes nowhere, and the exit code stays that of the work."""
     try:
         yield
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # what is buffered would be tried again when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _json(document: Any) -> str:

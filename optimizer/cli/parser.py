@@ -60,6 +60,9 @@ class Parser(argparse.ArgumentParser):
             raise self._bad(f"unexpected argument {left[0]!r}")
         return known
 
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse would hide that it could not be written
+
     def error(self, message: str) -> NoReturn:
         raise self._bad(message)
 

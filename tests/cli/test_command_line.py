@@ -402,6 +402,16 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(model: Path, other: 
     assert (ran.returncode, ran.stderr) == (1, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("argv", [["--version"], ["optimize", "--help"], ["doctor"]])
+def test_an_answer_that_cannot_be_written_is_exit_3(argv: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "optimizer", *argv]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 3 and ran.stderr.startswith("error: no space left on device\n"), ran.stderr
+    assert len(ran.stderr.splitlines()) == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is a Unix thing")
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_is_for_terminals_and_on_stderr(model: Path, quiet: bool) -> None:
