@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from optimizer.core.errors import BadInput
 from optimizer.measure import expect as expectation
@@ -150,16 +150,15 @@ def bench(
             )
             for process in range(_PROCESSES)
         ]
-    found = _conclude(
-        [_name(source, model.path) for source, model in zip((a, b), models)], reports, provider, threads, seed
-    )
+    found = _conclude([_name(source) for source in (a, b)[: len(models)]], reports, provider, threads, seed)
     if not wanted:
         return found
     return replace(found, expect=expectation.check_all(wanted, _measured(found, [m.path for m in models])))
 
 
-def _name(source: Any, path: Path) -> str:
-    return path.stem if isinstance(source, (str, os.PathLike)) else "model"
+def _name(source: Any) -> str:
+    """The name of the file or the card; a model in memory has none."""
+    return Path(cast("str", source)).stem if isinstance(source, (str, os.PathLike)) else "model"
 
 
 def _measured(found: Bench, paths: Sequence[Path]) -> dict[str, tuple[float | None, float | None]]:

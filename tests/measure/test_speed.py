@@ -152,7 +152,8 @@ def test_given_feeds_are_run(products: Any, hasty: None) -> None:
 def test_card_gives_the_sizes(products: Any, hasty: None, tmp_path: Path) -> None:
     products(1, "m")
     (tmp_path / "m.toml").write_text('path = "m.onnx"\nlicence = "MIT"\ndims = [{batch = 9}, {batch = 2}]\n')
-    assert bench(tmp_path / "m.toml", seconds=0.5).binding == {"batch": 9}
+    found = bench(tmp_path / "m.toml", seconds=0.5)
+    assert found.binding == {"batch": 9} and found.a == "m"
     assert bench(tmp_path / "m.toml", dims={"batch": 4}, seconds=0.5).binding == {"batch": 4}
 
 
