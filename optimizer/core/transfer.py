@@ -473,7 +473,7 @@ def _sliced(d: Dim | None, start: Dim | None, end: Dim | None, step: int) -> Dim
     if d is None or start is None or end is None:
         return None
     if isinstance(d, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(d)[start:end:step])
+        return len(range(d)[max(start, -d) if step < 0 else start : end : step])
     huge = isinstance(end, int) and end >= 2**31 - 1
     if step != 1:  # backwards through all of it
         return d if (step, start) == (-1, -1) and isinstance(end, int) and end < -(2**31) + 2 else None
@@ -875,8 +875,9 @@ def _slice_value(n: Node, ins: list[Value | None]) -> Array | None:
     cut = [slice(None)] * k.ndim
     for a, s, e, t in zip(axes, starts, ends, steps):
         size = k.shape[a]
-        stop = None if t < 0 and e < -size else e
-        cut[a] = slice(s, stop, t)
+        if t < 0:  # a start before the first element is the first one, which numpy sees otherwise
+            s, e = max(s, -size), None if e < -size else e
+        cut[a] = slice(s, e, t)
     return k[tuple(cut)]
 
 
