@@ -350,14 +350,11 @@ def _split_off(model: Model, v: Value, results: list[Value]) -> Value:
     g, maker = model.graph, v.producer
     assert maker is not None
     new = Value(v.name, None, g)
-    new.dtype, new.dims, new.type = v.dtype, v.dims, v.type
     v.name = model.fresh_name(v.name)
     maker.dirty = True
-    for r, count in list(v.uses.items()):
+    for r, count in list(v.uses.items()):  # what they read is called as before, so their protos stay true
         r.inputs = [new if x is v else x for x in r.inputs]
-        r.dirty = True
-        _touch(r)
-        for b in _handing_out(r, v):
+        for b in r.bodies:
             b.outputs[:] = [new if x is v else x for x in b.outputs]
         use(v, r, -count)
         use(new, r, count)
@@ -365,24 +362,8 @@ def _split_off(model: Model, v: Value, results: list[Value]) -> Value:
     return new
 
 
-def _touch(n: Node) -> None:
-    """The bodies around a node are no longer what their protos say."""
-    g = n.graph
-    while g is not None and g.owner is not None:
-        g.touched = True
-        g = g.owner.graph
-
-
-def _handing_out(n: Node, v: Value) -> list[Graph]:
-    """The node's bodies of which `v`, a value of an outer graph, is an output; they are touched."""
-    bodies = [b for b in n.bodies if any(x is v for x in b.outputs)]
-    for b in bodies:
-        b.touched = True
-    return bodies
-
-
 class _Types:
-    """Declared types, and inferred ones where a value has none; onnx's inference runs once, on a lifted, valid graph."""
+    """Declared types, inferred ones where a value has none; onnx's inference runs once, on a lifted, valid graph."""
 
     def __init__(self, model: Model) -> None:
         g = model.graph
@@ -490,13 +471,12 @@ def _values(g: Graph) -> list[Value]:
 
 def _rename(v: Value, name: str) -> None:
     v.name = name
-    if v.producer is not None:
-        v.producer.dirty = True
-        _touch(v.producer)
-    for r in v.uses:
-        r.dirty = True
-        _touch(r)
-        _handing_out(r, v)
+    for n in (*v.uses, *([v.producer] if v.producer is not None else [])):
+        n.dirty = True
+        g = n.graph
+        while g is not None and g.owner is not None:
+            g.touched = True  # its proto is no longer what its nodes say
+            g = g.owner.graph
 
 
 def _rename_declared(g: Graph, names: Mapping[str, str]) -> None:

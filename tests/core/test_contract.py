@@ -306,6 +306,34 @@ def test_rename_follows_a_value_everywhere() -> None:
         assert np.array_equal(a, b)
 
 
+def test_rename_reaches_captures_however_deep() -> None:
+    inner = "inside = Relu(x)"
+    for i in range(3):
+        inner = f"""v{i} = If (flag) <then_branch = t{i} () => (float[n] o{i}) {{ {inner} o{i} = Neg(x) }},
+                    else_branch = e{i} () => (float[n] q{i}) {{ q{i} = Identity(x) }}>"""
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[n] x, bool flag) => (float[n] y) { %s y = Neg(v2) }'
+    m = model(text % inner)
+    rename(m, {"x": "tokens"})
+    proto = sound(m)
+    assert b"x" not in {i.encode() for g in [proto.graph] for n in g.node for i in n.input}
+    assert proto.SerializeToString().count(b"tokens") == 1 + 3 + 3 + 1
+
+
+def test_extract_cuts_at_a_value_that_only_a_branch_reads() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[4] x, bool c) => (float[2] y, float[2] z) {
+      a, z = Split(x)
+      y = If (c) <then_branch = t () => (float[2] d) { d = Abs(a) }, else_branch = e () => (float[2] b) { b = Neg(a) }>
+    }"""
+    m = model(text)
+    extract(m, ["a", "x", "c"], ["y", "z"])
+    proto = to_proto(m)
+    check(m)
+    feeds = {"a": np.ones(2, np.float32), "x": np.arange(4, dtype=np.float32), "c": np.array(False)}
+    y, z = run(proto, feeds, ["y", "z"])
+    assert y.tolist() == [-1, -1] and z.tolist() == [2, 3]
+
+
 def test_rename_swaps() -> None:
     m = model()
     rename(m, {"left": "right", "right": "left"})

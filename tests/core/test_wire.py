@@ -186,7 +186,7 @@ def test_a_tensor_field_that_comes_twice_is_merged_by_protobuf_alone() -> None:
         b"\x3b\x3c",  # groups
         b"\x3f\x00",  # a wire type that does not exist
         b"\x00\x00",  # field 0
-        b"\xff\xff\xff\xff\xff\x0f\x00",  # a tag above 32 bits
+        b"\xfa\xff\xff\xff\xff\x0f\x00",  # a tag above 32 bits
         wire.field_of(7, bytes(1100) + b"\x2a\xff\x7f"),  # a length that leaves its message
     ],
 )
