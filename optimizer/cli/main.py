@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from optimizer.cli.parser import EXIT_CODES, Answer, Parser
+from optimizer.cli.parser import EXIT_CODES, Answer, HelpAsked, Parser
 from optimizer.core.errors import BadInput, GraphwrightError, ToolFailure
 from optimizer.core.text import did_you_mean, safe
 
@@ -81,7 +81,8 @@ def _main(argv: list[str]) -> int:
     module.arguments(parser)
     try:
         args = parser.parse(argv[1:])
-    except SystemExit:  # --help was printed
+    except HelpAsked as help:
+        _print(str(help))
         return 0
     args.argv = argv
     # on stdout is the result alone: what a guest prints is not

@@ -27,6 +27,10 @@ class Answer(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
+class HelpAsked(Exception):
+    """--help: its text is the answer, and printed as one."""
+
+
 class Parser(argparse.ArgumentParser):
     """The arguments of one verb; whatever is wrong with them is a BadInput."""
 
@@ -47,6 +51,7 @@ class Parser(argparse.ArgumentParser):
 
         Raises:
             BadInput: an unknown flag, a value that does not fit, something missing or left over.
+            HelpAsked: --help is among them.
         """
         for token in argv:
             if token == "--":
@@ -60,8 +65,8 @@ class Parser(argparse.ArgumentParser):
             raise self._bad(f"unexpected argument {left[0]!r}")
         return known
 
-    def print_help(self, file: Any = None) -> None:
-        print(self.format_help(), end="", file=file)  # argparse would hide that it could not be written
+    def print_help(self, file: Any = None) -> NoReturn:
+        raise HelpAsked(self.format_help().rstrip())
 
     def error(self, message: str) -> NoReturn:
         raise self._bad(message)

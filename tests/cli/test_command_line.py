@@ -393,13 +393,21 @@ def test_control_characters_never_reach_the_terminal(tmp_path: Path, graphwright
         assert not any(line.startswith("\\x9b") for line in text.splitlines()), "a name may not begin a line"
 
 
-def test_a_reader_that_leaves_does_not_change_the_exit_code(model: Path, other: Path) -> None:
-    command = [sys.executable, "-m", "optimizer", "diff", str(model), str(other), "--exit-code"]
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("verb", "code"), [("diff", 1), ("inspect", 0), ("--help", 0), ("-h", 0)])
+def test_a_reader_that_leaves_does_not_change_the_exit_code(
+    verb: str, code: int, unbuffered: str, model: Path, other: Path
+) -> None:
+    arguments = {"diff": ["diff", model, other, "--exit-code"], "inspect": ["inspect", model], "--help": ["--help"]}
+    command = [sys.executable, "-m", "optimizer", *map(str, arguments.get(verb, ["optimize", "--help"]))]
     read, write = os.pipe()
     os.close(read)
     with contextlib.closing(os.fdopen(write, "w")) as stdout:
-        ran = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (1, "")
+        ran = subprocess.run(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (code, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
