@@ -21,6 +21,12 @@ from optimizer.core.tensor import Array, Tensor, numpy_dtype
 Arrays = list[Array | None]
 Kernel = Callable[[Node, Arrays], Array | list[Array] | None]
 _KERNELS: dict[str, Kernel] = {}
+
+
+class _Undefined(Exception):
+    """The specification leaves the result to the runtime, so nothing here computes it."""
+
+
 _LOW = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 # ops of which onnx.reference departs from the specification or from every runtime: left as they are
@@ -41,6 +47,8 @@ def evaluate(node: Node, array: Callable[[Value], Array | None]) -> list[Array] 
             if all(x is None or x.dtype.kind in "fiubV" for x in operands):
                 try:
                     out = kernel(node, operands)
+                except _Undefined:
+                    return None
                 except (ValueError, IndexError, TypeError, KeyError):
                     out = None
                 if out is not None:
@@ -103,23 +111,16 @@ def _truncated(a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
         return a / b
     if not b.all():
-        raise ValueError("division by zero is the runtime's own business")
-    return (
-        np.trunc(np.divide(a.astype(object), b.astype(object)).astype(np.longdouble))
-        if a.dtype.itemsize > 8
-        else _divided(a, b)
-    )
-
-
-def _divided(a: Array, b: Array) -> Array:
+        raise _Undefined
     q = np.floor_divide(a, b)
     return q + ((q < 0) & (q * b != a)).astype(a.dtype)  # towards zero
 
 
 def _power(n: Node, xs: Arrays) -> Array | None:
     a, b = xs[0], xs[1]
-    if a is None or b is None or (a.dtype.kind in "iu" and (b.dtype.kind == "f" or (b < 0).any())):
-        return None
+    assert a is not None and b is not None
+    if a.dtype.kind in "iu" and (b.dtype.kind not in "iu" or (b < 0).any()):
+        raise _Undefined
     return np.power(_wide(a), _wide(b)).astype(a.dtype)
 
 
@@ -184,8 +185,8 @@ def _identity(n: Node, xs: Arrays) -> Array | None:
 def _cast(n: Node, xs: Arrays) -> Array | None:
     x, to = xs[0], numpy_dtype(n.attributes["to"])
     assert x is not None
-    if x.dtype.kind in "fV" and to.kind in "iu" and not np.isfinite(x.astype(np.float64)).all():
-        return None  # undefined, and every runtime has an answer of its own
+    if "float" in x.dtype.name and "int" in to.name and not _fits(np.trunc(x.astype(np.float64)), to):
+        raise _Undefined
     plain = "fiub"
     if (to.kind in plain and x.dtype.kind in plain) or {x.dtype, to} <= {
         *_LOW,
@@ -194,6 +195,12 @@ def _cast(n: Node, xs: Arrays) -> Array | None:
     }:
         return x.astype(to)
     return None
+
+
+def _fits(x: Array, to: np.dtype[Any]) -> bool:
+    """Whether an integer type holds these whole numbers; NaN it does not."""
+    limits = ml_dtypes.iinfo(to)
+    return bool(((x >= float(limits.min)) & (x < float(limits.max) + 1)).all())
 
 
 @_kernel("Where")
@@ -242,12 +249,9 @@ def _slice(n: Node, xs: Arrays) -> Array | None:
     cut = [slice(None)] * x.ndim
     for a, s, e, t in zip(axes, starts.tolist(), ends.tolist(), steps):
         size = x.shape[a]
-        if t < 0:
-            s = size - 1 if s >= size else s + size if s < 0 else s
-            e = None if e < -size else e + size if e < 0 else e
-            cut[a] = slice(max(s, 0), None if e is None else e, t) if s >= 0 else slice(0, 0)
-        else:
-            cut[a] = slice(s, e, t)
+        if t < 0:  # a start before the first element is the first one, which numpy sees otherwise
+            s, e = max(s, -size), None if e < -size else e
+        cut[a] = slice(s, e, t)
     return np.ascontiguousarray(x[tuple(cut)])
 
 
@@ -292,12 +296,12 @@ def _reduction(f: Callable[..., Array]) -> Kernel:
     return g
 
 
+def _mean(x: Array, **how: Any) -> Array:
+    if x.dtype.kind != "f":
+        raise _Undefined  # the mean of integers: every runtime rounds in its own way
+    return np.mean(x, **how)
+
+
 for _op, _f in {"ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min, "ReduceProd": np.prod}.items():
     _KERNELS[_op] = _reduction(_f)
-_KERNELS["ReduceMean"] = _reduction(
-    lambda x, **k: np.mean(x, **k) if x.dtype.kind == "f" else _refuse(x)  # integer means round as each runtime likes
-)
-
-
-def _refuse(x: Array) -> Array:
-    raise ValueError
+_KERNELS["ReduceMean"] = _reduction(_mean)

@@ -1,4 +1,4 @@
-"""Errors are directions: what happened, where, and what to do next; each kind carries the exit code of the command line."""
+"""Errors are directions: what happened, where, and what to do next; each kind carries an exit code."""
 
 from __future__ import annotations
 

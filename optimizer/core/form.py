@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import defs
+from onnx import TensorProto, defs
 
 from optimizer.core.graph import Attribute, Node, Value, attribute_value
-from optimizer.core.tensor import Tensor
+from optimizer.core.tensor import Tensor, numpy_dtype
 
 
 class Decline(Exception):
@@ -46,8 +46,11 @@ MOVED: dict[str, tuple[tuple[int, str, int], ...]] = {
     "TopK": ((1, "k", 10),),
     "Dropout": ((1, "ratio", 12),),
     "Upsample": ((1, "scales", 9),),
+    "DFT": ((2, "axis", 20),),
 }
-_FLOAT_OPERANDS = {"value", "min", "max", "ratio", "scales"}
+FLATTENS = frozenset(["Softmax", "LogSoftmax", "Hardmax"])  # before opset 13, over all axes from `axis` on at once
+_OF_DATA = {"value", "min", "max"}  # operands of the data's own type
+_FLOAT_OPERANDS = {*_OF_DATA, "ratio", "scales"}
 
 
 @lru_cache(None)
@@ -114,22 +117,20 @@ def operands(node: Node) -> list[Value | None]:
     for i, name, _ in moved:
         x = attributes.get(name)
         if x is not None:
-            if name == "value" and node.op == "Pad" and len(ins) > 1 and ins[0] is None:
-                continue
             while len(ins) <= i:
                 ins.append(None)
-            dtype = np.float32 if name in _FLOAT_OPERANDS else np.int64
-            v = constant(np.asarray(x, dtype))
-            if name in _FLOAT_OPERANDS and ins[0] is not None and ins[0].dtype in (10, 11, 16):
-                from optimizer.core.tensor import numpy_dtype
-
-                v = constant(np.asarray(x).astype(numpy_dtype(ins[0].dtype)))
-            ins[i] = v
+            ins[i] = constant(np.asarray([x] if name == "k" else x).astype(_moved_dtype(name, ins[0])))
         if name == "axes" and len(ins) > i and (a := ins[i]) is not None and (c := a.const) is not None:
             rank = _axes_rank(node, c.size)
-            if rank is not None and c.size and (c < 0).any():
+            if rank is not None and (c < 0).any() and ((-rank <= c) & (c < rank)).all():
                 ins[i] = constant(c % rank)
     return ins
+
+
+def _moved_dtype(name: str, data: Value | None) -> np.dtype[Any]:
+    if name not in _FLOAT_OPERANDS:
+        return np.dtype(np.int64)
+    return numpy_dtype(data.dtype if data is not None and data.dtype and name in _OF_DATA else TensorProto.FLOAT)
 
 
 def _axes_rank(node: Node, count: int) -> int | None:
@@ -144,8 +145,14 @@ def spell(op: str, inputs: list[Value | None], attributes: dict[str, Attribute],
     """Write operands of the newest form as this opset wants them, in place.
 
     Raises:
-        Decline: a computed operand would have to become an attribute.
+        Decline: a computed operand would have to become an attribute, or this opset has no such operation.
     """
+    if op in FLATTENS and opset < 13:
+        rank = inputs[0].rank if inputs and inputs[0] is not None else None
+        axis = attributes.get("axis", -1)
+        if axis != -1 and axis + 1 != rank:
+            raise Decline(f"{op} along an inner axis does not exist at opset {opset}")
+        attributes["axis"] = -1 if rank is None else rank - 1
     for i, name, since in reversed(MOVED.get(op, ())):
         if opset >= since or len(inputs) <= i:
             continue

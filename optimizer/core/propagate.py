@@ -1,7 +1,7 @@
 """One sparse analysis over (dtype, dims, known values): the first call walks every node, later ones what edits touched.
 
-Facts live on the values themselves and only get better. Declared types of inner values are a last resort, and never their
-names: a file's value_info may be stale, a computed fact is not.
+Facts live on the values themselves and only get better. Declared types of inner values are a last resort, and never
+their names: a file's value_info may be stale, a computed fact is not.
 """
 
 from __future__ import annotations

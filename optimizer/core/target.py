@@ -95,7 +95,7 @@ ROWS = {
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instruction sets that matter for integer kernels, as the operating system names them; empty where it does not tell."""
+    """Instruction sets that matter for integer kernels, in the system's names; empty where it does not tell."""
     try:
         text = cpuinfo.read_text(errors="replace")
     except OSError:

@@ -183,8 +183,8 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             "bytes": size,
         }
         outcome = Result(
-            m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed), name=_name(source, card),
-            exit_code=code,
+            m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed),
+            name=_name(source, card), exit_code=code,
         )  # fmt: skip
         if published and request.out is not None:
             _publish(outcome, files, request.out, place)

@@ -80,11 +80,10 @@ def _draw(dtype: np.dtype[Any], shape: list[int] | tuple[int, ...], regime: str,
         return random.random(shape) < (0.0 if regime == "zeros" else 0.5)
     if regime == "zeros":
         return np.zeros(shape, dtype)
-    if kind in "iu":
-        low = 0 if kind == "u" or regime == "positive" else -3
-        high = 4
-        if regime == "large":
-            low, high = (0 if kind == "u" else -120), 120
+    if "int" in dtype.name:
+        low, high = (-120, 120) if regime == "large" else (-3, 4)
+        if regime == "positive" or dtype.name.startswith("u"):
+            low = 0
         return np.asarray(random.integers(low, high, shape)).astype(dtype)
     x = np.asarray(random.standard_normal(shape))
     if regime == "positive":

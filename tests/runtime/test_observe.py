@@ -129,8 +129,7 @@ def test_a_generator_without_batches(tmp_path: Path) -> None:
 def test_a_card_brings_its_own_feeds(tmp_path: Path) -> None:
     save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], ["y"])
     (tmp_path / "f.py").write_text(
-        "import numpy as np\ndef feeds(seed):\n"
-        "    yield {'x': np.full((1, 4), 2.5, np.float32), 'c': np.array(True)}\n"
+        "import numpy as np\ndef feeds(seed):\n    yield {'x': np.full((1, 4), 2.5, np.float32), 'c': np.array(True)}\n"
     )
     (tmp_path / "m.toml").write_text('path = "m.onnx"\nfeeds = "f.py:feeds"\n')
     seen = observe(tmp_path / "m.onnx", ["y"], feeds="card", card=read_card(tmp_path / "m.toml"))
