@@ -708,6 +708,9 @@ def _weight(g: Graph) -> int:
 
 @lru_cache(None)
 def _type_parameters(op: str, opset: int, domain: str) -> list[str]:
+    """The type parameters of the operands in the newest form, in which they are given."""
+    if not domain:
+        opset = max(opset, *(since for _, _, since in form.MOVED.get(op, ())), 0)
     s = form.schema(op, opset, domain)
     if s is None:
         return []
