@@ -27,7 +27,9 @@ class _Undefined(Exception):
     """The specification leaves the result to the runtime, so nothing here computes it."""
 
 
-_LOW = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+# what numpy casts into each other as ONNX does; float8 saturates, and bfloat16 is no integer's neighbour
+_FLOATS = frozenset(map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)))
+_NUMPY = frozenset(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")))
 
 # ops of which onnx.reference departs from the specification or from every runtime: left as they are
 DISTRUSTED = frozenset(
@@ -187,12 +189,7 @@ def _cast(n: Node, xs: Arrays) -> Array | None:
     assert x is not None
     if "float" in x.dtype.name and "int" in to.name and not _fits(np.trunc(x.astype(np.float64)), to):
         raise _Undefined
-    plain = "fiub"
-    if (to.kind in plain and x.dtype.kind in plain) or {x.dtype, to} <= {
-        *_LOW,
-        np.dtype(np.float32),
-        np.dtype(np.float64),
-    }:
+    if {x.dtype, to} <= _NUMPY or {x.dtype, to} <= _FLOATS:
         return x.astype(to)
     return None
 
