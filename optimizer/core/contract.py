@@ -278,7 +278,7 @@ def extract(model: Model, inputs: Sequence[str] | None = None, outputs: Sequence
         BadInput: there is no such value, its type is unknown, or the outputs need an input that is not listed.
     """
     g = model.graph
-    known = {v.name: v for v in _values(g)}
+    known = {v.name: v for v in _values(g) if v.name}
     results = [_find(known, o) for o in outputs] if outputs is not None else list(g.outputs)
     cut = [_find(known, i) for i in inputs] if inputs is not None else list(g.inputs)
     for kind, listed in (("input", inputs), ("output", outputs)):
@@ -317,7 +317,7 @@ def extract(model: Model, inputs: Sequence[str] | None = None, outputs: Sequence
         v.is_output = True
     _declare(g, ports)
     _drop(g, sources)
-    model.names = {v.name for b in model.graphs() for v in _values(b)}
+    model.names = {v.name for b in model.graphs() for v in _values(b) if v.name}
 
 
 def _find(known: Mapping[str, Value], name: str) -> Value:

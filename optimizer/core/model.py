@@ -70,6 +70,8 @@ def _read_file(path: Path) -> Model:
     except BadInput as e:
         e.at = f"{at}: {e.at}" if e.at else at
         raise
+    except OSError as e:
+        raise ToolFailure(f"the model file cannot be read: {e.strerror}", at=at, fix="check the disk it lies on") from e
 
 
 def _read(buffer: Buffer, path: Path | None, folder: Path | None) -> Model:
@@ -199,6 +201,12 @@ def write(
             file.write(chunks)
         return [path]
     data = data_of(path)
+    if not data.name.isprintable():
+        raise BadInput(
+            "no model can refer to data beside this output: its name is no printable text",
+            at=safe(str(path)),
+            fix="give the output another name",
+        )
     whole = Buffer(skeleton)
     places: dict[tuple[str, int, int], int] = {}
     laid: list[tuple[int, Region]] = []
@@ -281,5 +289,5 @@ def _tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
             if v.tensor is not None:
                 yield v.name, v.tensor
         for n in g:
-            if n.proto is None or any(a.type == AttributeProto.TENSOR for a in n.proto.attribute):
+            if n.proto is None or any(a.type == AttributeProto.TENSOR for a in n.proto.attribute[:]):
                 yield from ((n.outputs[0].name, t) for t in n.attributes.values() if isinstance(t, Tensor))

@@ -151,16 +151,22 @@ class _Scratch(MappedFile):
     """New weights spill here, so that a model larger than memory can be rewritten; it vanishes with the process."""
 
     def __init__(self) -> None:
-        fd, name = tempfile.mkstemp(prefix="graphwright-")
+        self.out, name = tempfile.mkstemp(prefix="graphwright-")
         super().__init__(Path(name))
-        self.out = os.fdopen(fd, "wb")
         Path(name).unlink()
 
     def put(self, data: memoryview) -> Region:
         offset = -(-self.size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        self.out.seek(offset)
-        self.out.write(data)
-        self.out.flush()
+        try:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self.out, data[done:], offset + done)
+        except OSError as e:
+            raise ToolFailure(
+                f"new weights could not be laid aside: {e.strerror}",
+                at=tempfile.gettempdir(),
+                fix="make room there, or name another folder in TMPDIR",
+            ) from e
         self.size = offset + len(data)
         return Region(self, offset, len(data))
 

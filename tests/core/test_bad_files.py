@@ -145,12 +145,12 @@ def test_operators() -> None:
     refuses(model("y = Rellu(x)"), "no operator 'Rellu'", "domain of its own")
     refuses(model("y = Gelu(x)"), "no operator Gelu at opset 17", "20")
     refuses(model("y = Upsample(x, x)"), "no operator Upsample at opset 17")
-    inner = "c = Cast<to=9>(x)  y = If (c) <then_branch = t () => (float[n] d) { d = Gone(x) }, else_branch = e () => (float[n] f) { f = Relu(x) }>"  # fmt: skip  # noqa: E501
+    inner = "c = Cast<to=9>(x)  y = If (c) <then_branch = t () => (float[n] d) { d = Gone(x) }, else_branch = e () => (float[n] f) { f = Relu(x) }>"  # fmt: skip
     refuses(model(inner), "no operator 'Gone'")
     read(model("y = custom.Anything(x)"))
     read(model("y = SimplifiedLayerNormalization(x)"))
     text = '<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[n] x) => (float[n] y) { y = f.a(x) }'
-    refuses(parser.parse_model(text + '<domain: "f", opset_import: ["" : 17]> a (x) => (y) { y = Nope(x) }'), "'Nope'", "function 'a'")  # fmt: skip  # noqa: E501
+    refuses(parser.parse_model(text + '<domain: "f", opset_import: ["" : 17]> a (x) => (y) { y = Nope(x) }'), "'Nope'", "function 'a'")  # fmt: skip
     circle = '<domain: "f", opset_import: ["" : 17, "f" : 1]> a (x) => (y) { y = f.b(x) }' \
              '<domain: "f", opset_import: ["" : 17, "f" : 1]> b (x) => (y) { y = f.a(x) }'  # fmt: skip
     refuses(parser.parse_model(text + circle), "call each other in a circle", "'a'", "'b'")
@@ -175,7 +175,7 @@ def test_unsorted_nodes_are_sorted_and_cycles_refused() -> None:
     assert [n.op for n in m.graph] == ["Relu", "Neg", "Add"] and "sorted" in m.warnings[0]
     refuses(model("a = Add(x, b) b = Relu(a) y = Neg(b)"), "has a cycle")
     refuses(model("y = Add(x, y)"), "has a cycle")
-    loop = "c = Cast<to=9>(x)  a = If (c) <then_branch = t () => (float[n] d) { d = Neg(a) }, else_branch = e () => (float[n] f) { f = Neg(x) }> y = Neg(a)"  # fmt: skip  # noqa: E501
+    loop = "c = Cast<to=9>(x)  a = If (c) <then_branch = t () => (float[n] d) { d = Neg(a) }, else_branch = e () => (float[n] f) { f = Neg(x) }> y = Neg(a)"  # fmt: skip
     refuses(model(loop), "has a cycle")
 
 
@@ -277,7 +277,7 @@ def test_constants() -> None:
     )
     short = numpy_helper.from_array(np.zeros(3, np.float32))
     short.dims[0] = 4
-    attribute = changed(lambda p: p.graph.node.insert(0, helper.make_node("Constant", [], ["c"], "k", value=short)), "y = Add(x, c)")  # fmt: skip  # noqa: E501
+    attribute = changed(lambda p: p.graph.node.insert(0, helper.make_node("Constant", [], ["c"], "k", value=short)), "y = Add(x, c)")  # fmt: skip
     refuses(attribute, "needs 16 bytes and has 12", "attribute 'value' of node 'k' (Constant)")
 
 
@@ -296,7 +296,7 @@ def test_types_of_inputs() -> None:
 # ── external data ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def external(folder: Path, data: bytes | None = None, *, dims: tuple[int, ...] = (16, 32), dtype: int = 1, **where: object) -> Path:  # fmt: skip  # noqa: E501
+def external(folder: Path, data: bytes | None = None, *, dims: tuple[int, ...] = (16, 32), dtype: int = 1, **where: object) -> Path:  # fmt: skip
     """A model whose weight of 2 KiB lies in `data.bin` beside it, described by `where`."""
     folder.mkdir(exist_ok=True)
     (folder / "data.bin").unlink(missing_ok=True)

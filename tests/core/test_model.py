@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -216,7 +217,7 @@ def test_external_data_round_trip(big: Path, tmp_path: Path) -> None:
 def test_small_weights_go_inside_and_equal_regions_are_written_once(tmp_path: Path) -> None:
     data = np.arange(700, dtype=np.float32).tobytes()
     (tmp_path / "data.bin").write_bytes(data)
-    proto = parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (float[n] y) { y = Sum(x, a, b, s, l) }')  # fmt: skip  # noqa: E501
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (float[n] y) { y = Sum(x, a, b, s, l) }')  # fmt: skip
     for name, offset, n in (("a", 0, 600), ("b", 0, 600), ("s", 40, 3), ("l", 400, 600)):
         t = proto.graph.initializer.add(name=name, dims=[n], data_type=1, data_location=TensorProto.EXTERNAL)
         t.external_data.extend(region.reference("data.bin", offset, n * 4))
@@ -253,6 +254,40 @@ def test_new_weights_spill_and_are_written(big: Path, tmp_path: Path) -> None:
     assert np.array_equal(numpy_helper.to_array(onnx.load(out).graph.initializer[0]), fresh)
     row = weights(m)[0]
     assert row["file"] is None and row["sha256"] == hashlib.sha256(fresh.tobytes()).hexdigest()
+
+
+def test_new_weights_of_every_dtype_spill_unchanged() -> None:
+    rng = np.random.default_rng(1)
+    for dtype in (np.float32, np.float64, np.int8, np.bool_, np.complex64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn):
+        array = rng.integers(0, 2, (3, 1 << 20)).astype(dtype)
+        for a in (array, array.T, array[:, ::-1]):
+            t = Tensor.of(a)
+            assert t.region is not None and t.numpy().dtype == a.dtype and t.shape == a.shape
+            assert np.array_equal(t.numpy().view(np.uint8), np.ascontiguousarray(a).view(np.uint8))
+
+
+def test_a_full_scratch_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    spilled = Tensor.of(np.ones(1 << 20, np.float32))
+    assert spilled.region is not None
+
+    def full(*args: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ToolFailure, match="No space left on device") as e:
+        Tensor.of(np.zeros(1 << 20, np.float32))
+    assert "TMPDIR" in (e.value.fix or "")
+    assert np.all(spilled.numpy() == 1)
+
+
+def test_a_disk_that_fails_while_reading(big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(ToolFailure, match="Input/output error") as e:
+        read(big)
+    assert e.value.at == str(big)
 
 
 # ── hashes and rows ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -343,6 +378,8 @@ def test_places_that_cannot_be_written_to(big: Path, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=why) as e:
             write(m, target, force=True)
         assert e.value.at and e.value.fix
+    with pytest.raises(BadInput, match="no printable text"):
+        write(m, os.fsdecode(os.fsencode(tmp_path) + b"/out\xff.onnx"), external=True)
     assert listing(tmp_path) == ["file", "folder"] and listing(tmp_path / "folder") == []
 
 
