@@ -92,7 +92,7 @@ def layer_norm_moments(op: Any, x: Value, gamma: Value, beta: Value, eps: float,
     return _layer_norm(op, x, gamma, beta, eps, axes)
 
 
-@rule(d / deviation, where=lambda x, c, axes: plain(x, c, axes) and c is x)
+@rule(d / deviation, where=plain)
 def layer_norm_plain(op: Any, x: Value, eps: float, axes: Array) -> Any:
     """(x - μ) / √(σ² + ε) → LayerNormalization with a scale of ones"""
     dims = last_dims(x, axes) or ()

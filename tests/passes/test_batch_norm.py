@@ -74,3 +74,16 @@ def test_output_channels_of_a_transposed_convolution_lie_in_groups(groups: int) 
     assert [n.op for n in editor.model.graph] == ["ConvTranspose"]
     given = feeds(m, {"N": 3}, "signed", 2)
     assert not differ_all(Runner(m, OFF)(given), Runner(to_proto(editor.model), OFF)(given), 64.0)
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_five_outputs_once_meant_training(opset: int) -> None:
+    m = shared_weights()
+    m.opset_import[0].version = opset
+    del m.graph.output[1]
+    m.graph.output[0].name = "y"
+    del m.graph.node[2:]
+    m.graph.node[1].output[:] = ["y", "mean_", "var_", "saved_mean", "saved_var"]
+    assert not folded(m, 2.1).log
+    m.graph.node[1].output[:] = ["y"]
+    assert [e.rule for e in folded(m, 2.1).log] == ["conv_batch_norm"]

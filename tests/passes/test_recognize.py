@@ -58,13 +58,15 @@ def test_every_idiom_of_a_model_is_found(name: str, tmp_path: Path) -> None:
 
 def test_casts_stay_where_scale_and_shift_are_in_float32() -> None:
     """The runtime's own fusion makes an invalid node of this, so only its unoptimized answer counts."""
-    m = parser.parse_model(
-        '<ir_version: 11, opset_import: ["": 23]>\n'
-        "g (float16[N, 8] x) => (float16[N, 8] y) <float[8] g = {1,2,3,4,5,6,7,8}, float[8] b = {8,7,6,5,4,3,2,1},"
-        " float e = {1e-5}, float two = {2}, int64[1] a = {-1}> { c = Cast<to = 1>(x) m = ReduceMean(c, a)"
-        " d = Sub(c, m) p = Pow(d, two) v = ReduceMean(p, a) ve = Add(v, e) s = Sqrt(ve) n = Div(d, s) w = Mul(n, g) z = Add(w, b)"
-        " y = Cast<to = 10>(z) }"
-    )
+    m = parser.parse_model("""<ir_version: 11, opset_import: ["": 23]>
+        g (float16[N, 8] x) => (float16[N, 8] y)
+          <float[8] g = {1,2,3,4,5,6,7,8}, float[8] b = {8,7,6,5,4,3,2,1}, float e = {1e-5}, float two = {2},
+           int64[1] a = {-1}> {
+            c = Cast<to = 1>(x)
+            m = ReduceMean(c, a)  d = Sub(c, m)  p = Pow(d, two)  v = ReduceMean(p, a)
+            ve = Add(v, e)  s = Sqrt(ve)  n = Div(d, s)  w = Mul(n, g)  z = Add(w, b)
+            y = Cast<to = 10>(z)
+        }""")
     model = read(m)
     propagate(model)
     editor = Editor(model)
@@ -75,12 +77,12 @@ def test_casts_stay_where_scale_and_shift_are_in_float32() -> None:
 
 
 def test_recognized_before_products_with_a_bias_become_gemm() -> None:
-    m = parser.parse_model(
-        '<ir_version: 11, opset_import: ["": 23]>\n'
-        "g (float[N, 3] x) => (float[N, 2] y) <float[3, 2] w = {1,2,3,4,5,6}, float[2] b = {7,8}, "
-        " float r = {1.41421356}, float one = {1}, float h = {0.5}> { p = MatMul(x, w) q = Add(p, b) a = Div(q, r) e = Erf(a) c = Add(e, one)"
-        " d = Mul(q, c) y = Mul(d, h) }"
-    )
+    m = parser.parse_model("""<ir_version: 11, opset_import: ["": 23]>
+        g (float[N, 3] x) => (float[N, 2] y)
+          <float[3, 2] w = {1,2,3,4,5,6}, float[2] b = {7,8}, float r = {1.41421356}, float one = {1}, float h = {0.5}> {
+            p = MatMul(x, w)  q = Add(p, b)
+            a = Div(q, r)  e = Erf(a)  c = Add(e, one)  d = Mul(q, c)  y = Mul(d, h)
+        }""")
     editor = Editor(read(m))
     pipeline.run(editor, recipe.parse(LEVELS[2]))
     assert [n.op for n in editor.model.graph] == ["Gemm", "Gelu"]
