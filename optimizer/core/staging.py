@@ -123,8 +123,9 @@ def _check_target(model: Model, target: Path, force: bool) -> None:
     at, rename = safe(str(target)), "give the output another name"
     if target.exists() and not target.is_file():
         raise BadInput("the output is not a regular file", at=at, fix="name a file")
-    if not force and (target.exists() or target.is_symlink()):
-        raise BadInput("the output file exists already", at=at, fix="--force replaces it")
+    for place in (target, data_of(target)):  # data beside the output would be taken for its own
+        if not force and (place.exists() or place.is_symlink()):
+            raise BadInput("the output file exists already", at=safe(str(place)), fix="--force replaces it")
     source = model.source
     if source is None or not source.external:
         return

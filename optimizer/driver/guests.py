@@ -33,6 +33,6 @@ def graphsurgeon(editor: Editor, where: str) -> None:
             f"the graphsurgeon function failed: {type(e).__name__}: {e}", at=where, fix="see it with -v"
         ) from e
     adopted = file_edge.read(proto)
-    with editor.under(f"graphsurgeon:{name}", Fidelity.EXACT, Evidence.NONE):
+    with editor.under(f"graphsurgeon:{name}", Fidelity.ROUNDING, Evidence.NONE):
         editor.phase = "guest"
         editor.adopt(file_edge.lower(adopted), where)

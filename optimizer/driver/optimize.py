@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,14 @@ def run(
     skip = {catalog.check_rule(name) for name in without} | ({"inline_function"} if keep_functions else set[str]())
 
     def rewrite(editor: Editor, given: Given) -> Rewritten:
+        phases: list[pipeline.Phase] = []
         if graphsurgeon is not None:
             from optimizer.driver import guests
 
             guests.graphsurgeon(editor, graphsurgeon)
-        return Rewritten(pipeline.run(editor, steps, without=skip, progress=given.request.progress))
+            phases.append(pipeline.Phase("guest", Counter(e.rule for e in editor.log)))
+        phases += pipeline.run(editor, steps, without=skip, progress=given.request.progress)
+        return Rewritten(phases)
 
     return build(
         model,

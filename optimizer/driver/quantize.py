@@ -26,7 +26,7 @@ from optimizer.runtime.card import Card
 from optimizer.runtime.feeds import feeds_source
 from passes.quantize import emit
 from passes.quantize import plan as planning
-from passes.quantize.kernels import KERNELS
+from passes.quantize.kernels import kernel_of
 from passes.quantize.opset import raise_opset
 from passes.quantize.plan import QuantPlan
 
@@ -165,7 +165,7 @@ class _Quantizer:
         """-O2, at an opset that has scales of each channel."""
         first, _, rest = QUANTIZE.partition(" quantize ")[0].partition(" ")
         phases = self._run(first)
-        weighted = any(KERNELS[n.op].weighted for n in self.editor.model.nodes() if n.op in KERNELS)
+        weighted = any(k.weighted for n in self.editor.model.nodes() if (k := kernel_of(n)) is not None)
         if raised and weighted:
             began, self.editor.phase, start = time.perf_counter(), "opset", len(self.editor.log)
             propagate(self.editor.model)

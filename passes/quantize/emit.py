@@ -10,7 +10,7 @@ import numpy as np
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, Value
 from optimizer.core.tensor import Array, Tensor
-from passes.quantize.kernels import KERNELS, is_constant
+from passes.quantize.kernels import RESCALES, is_constant, kernel_of
 from passes.quantize.plan import Quantized, QuantPlan, Unit
 
 CLIPS = frozenset(["Relu", "Clip"])
@@ -42,7 +42,8 @@ class _Emitter:
         first, last = nodes[0], nodes[-1]
         graph = first.graph
         assert graph is not None
-        kernel, node = KERNELS[first.op], first.output.name
+        kernel, node = kernel_of(first), first.output.name
+        assert kernel is not None
         written: dict[tuple[Value, Quantized, Graph], Value] = {}
 
         def read(v: Value) -> Value:
@@ -63,18 +64,21 @@ class _Emitter:
             ins[1] = read(ins[1])
         if 0 <= kernel.bias < len(ins) and (bias := ins[kernel.bias]) is not None:
             ins[kernel.bias] = read(bias)
-        outs = self._copy(first, ins)
-        for before, n in pairwise(nodes):
-            operands = [outs[0] if v is before.output else v for v in n.inputs]
-            if n.op in CLIPS and not unit.quantized:
-                operands = [self.editor.op.Sum(v) if v is outs[0] else v for v in operands]  # see CLIPS
-            elif n.op == "Add":
-                operands = [read(v) if v is not None and v is not outs[0] else v for v in operands]
-            outs = self.editor.stage_like(n, operands)
-        if not unit.quantized and last.op not in CLIPS and {r.op for r in last.output.uses} & CLIPS:
-            outs = (self.editor.op.Sum(outs[0]),)
-        if unit.quantized:
-            outs = tuple(self._rounded(o, self.plan.values[v.name]) for v, o in zip(last.outputs, outs))
+        if kernel is RESCALES:
+            outs = (self._reread(ins[kernel.data(first)[0]], self.plan.values[node]),)
+        else:
+            outs = self._copy(first, ins)
+            for before, n in pairwise(nodes):
+                operands = [outs[0] if v is before.output else v for v in n.inputs]
+                if n.op in CLIPS and not unit.quantized:
+                    operands = [self.editor.op.Sum(v) if v is outs[0] else v for v in operands]  # see CLIPS
+                elif n.op == "Add":
+                    operands = [read(v) if v is not None and v is not outs[0] else v for v in operands]
+                outs = self.editor.stage_like(n, operands)
+            if unit.quantized:
+                outs = tuple(self._rounded(o, self.plan.values[v.name]) for v, o in zip(last.outputs, outs))
+            elif last.op not in CLIPS and {r.op for r in last.output.uses} & CLIPS:
+                outs = (self.editor.op.Sum(outs[0]),)
         if self.editor.replace(last.outputs, outs, shape=_SAME, note=unit.kernel):
             self.dequantized |= written
             if unit.quantized:
@@ -89,6 +93,11 @@ class _Emitter:
         """DequantizeLinear(QuantizeLinear(v))."""
         scale, zero = _parameters(q)
         return self.editor.op.DequantizeLinear(self.editor.op.QuantizeLinear(v, scale, zero), scale, zero)
+
+    def _reread(self, v: Value | None, q: Quantized) -> Value:
+        """The integers behind v = DequantizeLinear(…), read with another scale."""
+        assert v is not None and v.producer is not None
+        return self.editor.op.DequantizeLinear(v.producer.inputs[0], *_parameters(q))
 
     def _dequantized(self, v: Value, q: Quantized) -> Value:
         """What stands for v: a pair behind it, or a constant of integers."""

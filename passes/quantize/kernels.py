@@ -26,7 +26,7 @@ class Kernel:
         name: what the runtime calls the kernel.
         weighted: it multiplies operand 0 by operand 1, so that integers pay; the others keep them between such.
         gives_floats: its output may stay float.
-        keeps_scale: output and input hold the same numbers, so they share one scale.
+        keeps: output and input hold the same integers, so that their scales are the same, or in proportion.
         axis: the output channels of operand 1, where that is a weight.
         bias: the operand that is added as int32, or -1.
         refuses: why a node is not taken although its op is, or "".
@@ -35,7 +35,7 @@ class Kernel:
     name: str
     weighted: bool = False
     gives_floats: bool = False
-    keeps_scale: bool = False
+    keeps: bool = False
     axis: Callable[[Node], int] = lambda node: 0
     bias: int = -1
     refuses: Callable[[Node], str] = lambda node: ""
@@ -44,7 +44,9 @@ class Kernel:
         """The operands that are activations, or constants taken as such."""
         if self.weighted:
             return [0] if is_constant(node.inputs[1]) else [0, 1]
-        return [0] if self.keeps_scale else [i for i, v in enumerate(node.inputs) if v is not None]
+        if self is RESCALES:
+            return [i for i, v in enumerate(node.inputs) if not is_constant(v)]
+        return [0] if self.keeps else [i for i, v in enumerate(node.inputs) if v is not None]
 
 
 def is_constant(v: Value | None) -> bool:
@@ -86,7 +88,9 @@ def _refuses_moving(node: Node) -> str:
     return "" if not is_constant(node.inputs[0]) else "it reads a constant"
 
 
-_PASSES = Kernel("on integers", keeps_scale=True, refuses=_refuses_moving)
+_PASSES = Kernel("on integers", keeps=True, refuses=_refuses_moving)
+RESCALES = Kernel("no kernel", keeps=True)
+"""c·x, c > 0: the integers stay as they are, and are read with the scale c·s."""
 
 KERNELS: dict[str, Kernel] = {
     "Conv": Kernel("QLinearConv", weighted=True, bias=2, refuses=_refuses_conv),
@@ -109,8 +113,31 @@ KERNELS: dict[str, Kernel] = {
     "GlobalAveragePool": Kernel("QLinearGlobalAveragePool", refuses=_refuses_flat_pool),
     **dict.fromkeys(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool"), _PASSES),
     **dict.fromkeys(("Slice", "Gather", "Expand", "Tile", "Split"), _PASSES),
-    "Resize": Kernel("on integers", keeps_scale=True, refuses=_refuses_resize),
+    "Resize": Kernel("on integers", keeps=True, refuses=_refuses_resize),
 }
+
+
+def kernel_of(node: Node) -> Kernel | None:
+    """How the runtime takes this node, or None."""
+    if node.domain:
+        return None
+    return RESCALES if factor(node) else KERNELS.get(node.op)
+
+
+def factor(node: Node) -> float | None:
+    """c where the node is c·x for a positive constant c, else None."""
+    if node.op not in ("Mul", "Div") or node.domain:
+        return None
+    a, b = node.inputs
+    x, c = (b, a) if is_constant(a) and node.op == "Mul" else (a, b)
+    if c is None or x is None or x.is_const or c.tensor is None or c.tensor.size != 1 or c.is_input:
+        return None
+    if c.rank and (x.rank is None or c.rank > x.rank):
+        return None  # it would add dims
+    number = float(c.tensor.numpy().reshape(()))
+    if not 0 < number < float("inf"):
+        return None
+    return number if node.op == "Mul" else 1 / number
 
 
 def clip_bounds(node: Node) -> tuple[float, float] | None:

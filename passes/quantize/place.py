@@ -21,6 +21,7 @@ import networkx as nx
 from optimizer.core.form import attribute
 from optimizer.core.graph import Node, Value
 from optimizer.core.target import Target
+from passes.quantize.kernels import factor
 
 QUANTIZE, DEQUANTIZE = 0.33, 0.19
 LAYOUT = 0.3  # of an image: integers lie channels last, floats in blocks of channels
@@ -69,6 +70,8 @@ def times(node: Node, dims: Mapping[str, tuple[int, ...]], target: Target) -> tu
     if out is None or first is None:
         return 0.0, 0.0
     size = math.prod(out)
+    if factor(node):
+        return size * 0.27, 0.0
     if node.op in _ELEMENTS:
         as_float, as_integer = _ELEMENTS[node.op]
         if node.op == "Transpose" and len(out) > 4:

@@ -21,7 +21,7 @@ from optimizer.core.graph import Model, Node, Value
 from optimizer.core.target import Target
 from optimizer.core.tensor import Array
 from optimizer.runtime.observe import Range
-from passes.quantize.kernels import KERNELS, Kernel, clip_bounds, is_constant
+from passes.quantize.kernels import Kernel, clip_bounds, factor, is_constant, kernel_of
 from passes.quantize.masks import on_mask_path
 from passes.quantize.place import Flow, choose, times
 from passes.select import named_by, origins
@@ -141,7 +141,7 @@ def watched(model: Model) -> list[str]:
 
 def _floats(model: Model) -> Iterator[Value]:
     for n in model.nodes():
-        if not n.domain and (n.op in KERNELS or clip_bounds(n) or n.op == "Softmax" or n.op == "Where"):
+        if kernel_of(n) is not None or (not n.domain and (n.op in ("Softmax", "Where") or clip_bounds(n))):
             yield from (v for v in (*n.inputs, *n.outputs) if v is not None and not v.is_const)
 
 
@@ -184,7 +184,8 @@ class _Planner:
         self.model, self.ranges, self.target = model, ranges, target
         self.largest = 64 if target.weight_bits == 7 else 127
         self.masked = on_mask_path(model, ranges)
-        nodes = [n for n in model.nodes() if not n.domain and (n.op in KERNELS or n.op in _MULTIPLIES)]
+        kernels = {n: kernel_of(n) for n in model.nodes()}
+        nodes = [n for n, k in kernels.items() if k is not None or (n.op in _MULTIPLIES and not n.domain)]
         self.ignored = named_by(ignore, nodes, origins(log))
         self.left: dict[str, str] = {}
         self.alive: dict[Node, _Candidate] = {}  # by every node of the unit
@@ -192,7 +193,7 @@ class _Planner:
         for n in nodes:
             if n in absorbed:
                 continue
-            kernel = KERNELS.get(n.op)
+            kernel = kernels[n]
             c = _Candidate(n, kernel, self._tail(n, kernel)) if kernel is not None else None
             why = keep.get(n.output.name) or (self._refuses(c) if c is not None else f"{n.op} has no integer kernel")
             if c is not None and not why:
@@ -203,24 +204,15 @@ class _Planner:
 
     def plan(self, everywhere: bool) -> QuantPlan:
         self._settle(everywhere)
-        values: dict[str, Quantized] = {}
+        values = {v.name: q for v, q in self._activations().items()}
         units: list[Unit] = []
-        root = self._groups()
-        members: dict[Value, list[Value]] = {}
-        for v, r in root.items():
-            members.setdefault(r, []).append(v)
         for c in dict.fromkeys(self.alive.values()):
-            quantized = self._gives_integers(c)
-            for v in (*c.data, *(c.outputs if quantized else ())):
-                group = root.get(v, v)
-                q = self._activation(v, group, members.get(group, [v]), c)
-                if values.setdefault(v.name, q).group != q.group:
-                    values[f"{v.name}@{c.node.output.name}"] = q
-            units.append(Unit(tuple(n.output.name for n in c.nodes), c.kernel.name, quantized, c.kernel.weighted))
+            names = tuple(n.output.name for n in c.nodes)
+            units.append(Unit(names, c.kernel.name, self._gives_integers(c), c.kernel.weighted))
             for v, q in self._constants(c, values):
                 same = values.setdefault(v.name, q)
                 if (same.dtype, same.axis, same.scale) != (q.dtype, q.axis, q.scale):
-                    values[f"{v.name}@{c.node.output.name}"] = q
+                    values[f"{v.name}@{names[0]}"] = q
         return QuantPlan(values, tuple(units), self.left)
 
     # --- which nodes ---
@@ -228,7 +220,7 @@ class _Planner:
     def _tail(self, n: Node, kernel: Kernel | None) -> list[Node]:
         """What the runtime absorbs behind a node: MatMul's bias, then a Relu, or a Clip from 0."""
         tail: list[Node] = []
-        if kernel is None or kernel.keeps_scale:
+        if kernel is None or kernel.keeps:
             return tail
         out = n.output
         reader = _only_reader(out)
@@ -315,30 +307,34 @@ class _Planner:
 
     # --- with which scales ---
 
-    def _groups(self) -> dict[Value, Value]:
-        """Each value of a unit that keeps the scale → the first value of its group."""
-        root: dict[Value, Value] = {}
+    def _groups(self) -> dict[Value, tuple[Value, float]]:
+        """Each value of a unit that keeps integers → the first one of its group, and the proportion to its scale."""
+        found: dict[Value, tuple[Value, float]] = {}
+        for c in dict.fromkeys(self.alive.values()):  # in the graph's order
+            if c.kernel.keeps:
+                x = next(c.data)
+                first, proportion = found.setdefault(x, (x, 1.0))
+                found.update(dict.fromkeys(c.outputs, (first, proportion * (factor(c.node) or 1.0))))
+        return found
 
-        def find(v: Value) -> Value:
-            while root.setdefault(v, v) is not v:
-                v = root[v]
-            return v
-
+    def _activations(self) -> dict[Value, Quantized]:
+        """How each value that integer nodes read or give is represented."""
+        groups = self._groups()
+        members: dict[Value, list[tuple[Value, float]]] = {}
+        for v, (first, proportion) in groups.items():
+            members.setdefault(first, []).append((v, proportion))
+        found: dict[Value, Quantized] = {}
         for c in dict.fromkeys(self.alive.values()):
-            if c.kernel.keeps_scale:
-                first = find(next(c.data))
-                for o in c.outputs:
-                    root[find(o)] = first
-        return {v: find(v) for v in list(root)}
-
-    def _activation(self, v: Value, group: Value, members: Sequence[Value], c: _Candidate) -> Quantized:
-        low, high = 0.0, 0.0
-        for m in members:
-            a, b = self._range(m)
-            low, high = min(low, a), max(high, b)
-        scale = float(np.float32(max((high - low) / 255, _LEAST_SCALE)))
-        zero = round(min(max(-low / scale, 0), 255))
-        return Quantized(v.name, "uint8", (scale,), zero, None, group.name, f"{c.node.op} {c.node.name}".rstrip())
+            for v in (*c.data, *(c.outputs if self._gives_integers(c) else ())):
+                first, proportion = groups.get(v, (v, 1.0))
+                ranges = [(a / p, b / p) for m, p in members.get(first, [(v, 1.0)]) for a, b in [self._range(m)]]
+                low, high = min(0.0, *(a for a, _ in ranges)), max(0.0, *(b for _, b in ranges))
+                scale = max((high - low) / 255, _LEAST_SCALE)
+                zero = round(min(max(-low / scale, 0), 255))
+                why = f"{c.node.op} {c.node.name}".rstrip()
+                scale = float(np.float32(scale * proportion))
+                found.setdefault(v, Quantized(v.name, "uint8", (scale,), zero, None, first.name, why))
+        return found
 
     def _range(self, v: Value) -> tuple[float, float]:
         if v.is_const:

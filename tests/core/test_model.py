@@ -337,6 +337,16 @@ def test_a_model_can_be_written_over_the_file_it_is_mapped_from(big: Path, tmp_p
     assert listing(tmp_path) == ["model.onnx", "model.onnx.data"]
 
 
+def test_data_beside_the_output_is_not_taken_over_unasked(big: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.onnx.data").write_bytes(b"someone's")
+    for external in (True, False):
+        with pytest.raises(BadInput, match="exists already") as e:
+            write(read(big), tmp_path / "out.onnx", external=external)
+        assert e.value.at == str(tmp_path / "out.onnx.data")
+    write(read(big), tmp_path / "out.onnx", external=False, force=True)
+    assert (tmp_path / "out.onnx.data").read_bytes() == b"someone's"
+
+
 def test_external_data_that_is_still_read_is_never_replaced(big: Path, tmp_path: Path) -> None:
     path, data = write(read(big), tmp_path / "a.onnx", external=True)
     data.rename(tmp_path / "b.onnx.data")

@@ -59,7 +59,7 @@ def in_attribute(p: ModelProto, **fields: Any) -> None:
 
 
 def in_body(p: ModelProto) -> None:
-    inner = GraphProto(initializer=[weight()], node=[NodeProto(attribute=[AttributeProto(g=GraphProto(initializer=[weight()]))])])  # fmt: skip  # noqa: E501
+    inner = GraphProto(initializer=[weight()], node=[NodeProto(attribute=[AttributeProto(g=GraphProto(initializer=[weight()]))])])  # fmt: skip
     in_attribute(p, g=inner)
     in_attribute(p, graphs=[inner, GraphProto(), inner])
 

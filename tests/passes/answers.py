@@ -136,7 +136,7 @@ class Runner:
 
     def _run(self, given: Feeds) -> list[Any]:
         s = self._session
-        if self._plain and all(x.dtype in _NATIVE for x in given.values()):
+        if self._plain and all(getattr(x, "dtype", np.dtype(object)) in _NATIVE for x in given.values()):
             return s.run(None, given)
         values = {k: _ort_value(x) for k, x in given.items()}
         made = s.run_with_ort_values([o.name for o in s.get_outputs()], values)

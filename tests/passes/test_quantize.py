@@ -137,6 +137,18 @@ BETWEEN = {
     "residual": ([node("Add", ["c", "x"], "s"), node("Relu", ["s"], "r")], {}, "QLinearAdd", 1),
     "sum": ([node("Conv", ["x", "w"], "d", pads=[1] * 4), node("Sum", ["c", "d"], "r")], {}, "QLinearAdd", 1),
     "gate": ([node("Sigmoid", ["c"], "s"), node("Mul", ["c", "s"], "r")], {}, "QLinearMul", 1),
+    "hard swish by hand": (
+        [
+            node("Add", ["c", "three"], "s"),
+            node("Clip", ["s", "lo", "hi"], "k"),
+            node("Mul", ["c", "k"], "p"),
+            node("Div", ["p", "hi"], "r"),
+        ],
+        {"three": np.float32(3), "lo": np.float32(0), "hi": np.float32(6)},
+        "QLinearMul",
+        1,
+    ),
+    "scaled": ([node("Mul", ["half", "c"], "r")], {"half": np.array([0.5], np.float32)}, "QLinearConv", 2),
     "leaky": ([node("LeakyRelu", ["c"], "r")], {}, "QLinearLeakyRelu", 1),
     "pool": ([node("AveragePool", ["c"], "r", kernel_shape=[2, 2])], {}, "QLinearAveragePool", 1),
     "maxpool": ([node("MaxPool", ["c"], "r", kernel_shape=[2, 2])], {}, "NhwcMaxPool", 1),
