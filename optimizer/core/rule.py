@@ -30,6 +30,11 @@ from optimizer.core.tensor import SPILL, Array
 
 ROUNDS = 64  # each rule lowers its pass's potential, so a pass that takes longer is a bug
 EDITS = 64  # of one sweep, per node it began with
+_MALFORMED = (
+    ArithmeticError,
+    ValueError,
+    IndexError,
+)  # what arrays of sizes that do not fit, or axes without rank, raise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +157,10 @@ def _asks(function: Callable[..., Any], compiled: Compiled, name: str) -> tuple[
 
 
 def _accepts(compiled: Compiled, where: Callable[..., bool], asks: tuple[str, ...], m: Match) -> bool:
-    return bool(where(**{a: _argument(compiled, m, a) for a in asks}))
+    try:
+        return bool(where(**{a: _argument(compiled, m, a) for a in asks}))
+    except _MALFORMED:
+        return False
 
 
 def _argument(compiled: Compiled, m: Match, name: str) -> Any:
@@ -259,8 +267,10 @@ def _apply(editor: Editor, r: Rule, m: Match) -> bool:
             new = list(made) if isinstance(made, tuple) else [made]
             if m.remainder is not None:
                 new[0] = _put_back(editor.op, new[0], m.remainder)
-        except (Decline, OverflowError) as e:
+        except Decline as e:
             return editor.no(str(e))
+        except _MALFORMED as e:
+            return editor.no(f"the model is malformed, or the rule wrong: {e}")
         old = [m.root, *(_value(m.captured[a]) for a in r.also)]
         inner = () if r.keep else [n for n in m.inner if n.outputs[0] not in old]
         return editor.replace(old, new, must_go=inner, shape=r.shape)

@@ -224,6 +224,22 @@ def test_a_decline_leaves_everything_and_is_counted() -> None:
     assert lower(e.model).SerializeToString(deterministic=True) == before
 
 
+def test_sizes_that_do_not_fit_decline() -> None:
+    @rule(op.Add(x, c), where=lambda c: c.reshape(2, 2).any())
+    def asks(op: Any, x: Value) -> Any:
+        """x + c → |x|"""
+        return op.Abs(x)
+
+    @rule(op.Add(x, c))
+    def makes(op: Any, x: Value, c: Any) -> Any:
+        """x + c → x · c"""
+        return op.Mul(x, c.reshape(2, 2))
+
+    e = editor("g (float[3] x) => (float[3] r) <float[3] k = {1,2,3}> { r = Add(x, k) }")
+    assert apply(e, asks, makes) == []
+    assert [name for name, why in e.refused if "malformed" in why] == ["makes"]
+
+
 def test_a_younger_operation_declines() -> None:
     @rule(x * op.Sigmoid(x))
     def swish(op: Any, x: Value) -> Any:
