@@ -108,35 +108,42 @@ def session(model: ModelProto, level: Any = OFF) -> onnxruntime.InferenceSession
 
 
 class Runner:
-    """A model ready to run; by onnx.reference where the runtime has no kernel and `may_refer`.
+    """A model ready to run; with `may_refer` by onnx.reference where the runtime has no kernel, or hands out no array.
 
     Raises:
         CannotRun: nothing here loads it.
     """
 
     def __init__(self, model: ModelProto, level: Any = OFF, *, may_refer: bool = False) -> None:
-        self.by_reference = False
+        self._reference: ReferenceEvaluator | None = None
         try:
             self._session = session(model, level)
-            self._plain = not any(EXOTIC.search(o.type) for o in self._session.get_outputs())
+            ports = (*self._session.get_inputs(), *self._session.get_outputs())
+            exotic = next((p.type for p in ports if EXOTIC.search(p.type)), "")
+            if exotic and may_refer:
+                raise CannotRun(f"{exotic} is no numpy array")
+            self._plain = not exotic
         except Exception as e:  # the runtime's own error types share no base
-            if not may_refer or "NOT_IMPLEMENTED" not in str(e):
+            if not may_refer or not ("NOT_IMPLEMENTED" in str(e) or isinstance(e, CannotRun)):
                 raise CannotRun(str(e).strip().splitlines()[0][:200]) from e
-            self.by_reference = True
             self._reference = ReferenceEvaluator(model)
 
+    @property
+    def by_reference(self) -> bool:
+        return self._reference is not None
+
     def __call__(self, given: Feeds) -> list[Any]:
-        if self.by_reference:
-            with np.errstate(all="ignore"):
-                return list(self._reference.run(None, given))
         try:
+            if self._reference is not None:
+                with np.errstate(all="ignore"):
+                    return list(self._reference.run(None, given))
             return self._run(given)
         except Exception as e:
             raise CannotRun(str(e).strip().splitlines()[0][:200]) from e
 
     def _run(self, given: Feeds) -> list[Any]:
         s = self._session
-        if self._plain and all(getattr(x, "dtype", np.dtype(object)) in _NATIVE for x in given.values()):
+        if self._plain:
             return s.run(None, given)
         values = {k: _ort_value(x) for k, x in given.items()}
         made = s.run_with_ort_values([o.name for o in s.get_outputs()], values)
