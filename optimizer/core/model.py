@@ -94,7 +94,7 @@ def _admit(proto: ModelProto, source: Source, folder: Path | None, *, external: 
     check_head(proto)
     if external:
         source = replace(source, external=attach(proto, folder))
-    with _no_collection():
+    with no_collection():
         model = lift(proto, source)
     check_model(model)
     return model
@@ -123,7 +123,7 @@ def _taken_apart(proto: ModelProto) -> tuple[ModelProto, tuple[Buffer, ...]]:
 
 
 @contextmanager
-def _no_collection() -> Generator[None, None, None]:
+def no_collection() -> Generator[None, None, None]:
     """Without garbage collection: a lift makes many objects and no garbage."""
     if not gc.isenabled():
         yield

@@ -92,6 +92,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
     wanted = [expectation.parse(text) for text in request.expect]
     with ExitStack() as stack:
         stack.enter_context(terminate_as_exit())
+        stack.enter_context(file_edge.no_collection())  # a graph is one large cycle that lives to the end
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graphwright-")))
         is_file = isinstance(model, (str, os.PathLike))
         given = resolve(model) if is_file else None
