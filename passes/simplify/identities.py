@@ -32,7 +32,15 @@ def dropout(op: Any, x: Any) -> Any:
     return x
 
 
-@rule(op.Cast(x, name="cast"), fidelity=EXACT, where=lambda x, cast: cast.attributes["to"] == x.dtype, shape="cast")
+FLOAT8E5M2 = 19  # a Cast to it saturates, so that an infinity does not come through
+
+
+@rule(
+    op.Cast(x, name="cast"),
+    fidelity=EXACT,
+    where=lambda x, cast: cast.attributes["to"] == x.dtype != FLOAT8E5M2,
+    shape="cast",
+)
 def cast_to_same(op: Any, x: Any) -> Any:
     """Cast(x, to = dtype of x) → x"""
     return x
@@ -56,7 +64,7 @@ _WIDER_FLOAT = {10: (1, 11), 16: (1, 11), 1: (11,)}
 
 def lossless(source: int, to: int) -> bool:
     """Whether Cast(source → to) keeps every value."""
-    if source == to or to in _WIDER_FLOAT.get(source, ()):
+    if source == to != FLOAT8E5M2 or to in _WIDER_FLOAT.get(source, ()):
         return True
     if source == 9:
         return to in _INTEGERS or to in _MANTISSA

@@ -2,8 +2,8 @@
 
 With symbolic dims, 0 copies a dim and −1 stands for one that is left over. −1 is written only where it is sound for
 sizes of zero as well: where every other entry is never zero, or where the source itself wrote −1 there. A computed size
-that turns out 0 counts as 0: Reshape takes it for a copy of the dim at its place, so that x [3, 0, 4] to [3·0, −1] gives
-[3, 0] and not [0, 4], which no exporter means.
+that turns out 0 counts as 0: Reshape takes it for a copy of the dim at its place, so that x [3, 0, 4] to [3·0, −1]
+gives [3, 0] and not [0, 4], which no exporter means.
 """
 
 from __future__ import annotations
