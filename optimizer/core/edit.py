@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from onnx import ModelProto, helper
@@ -37,8 +36,7 @@ class Evidence(StrEnum):
     NONE = "none"  # a guest's, a user's
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Edit:
+class Edit(NamedTuple):
     """One committed replacement.
 
     `equal` pairs old and new values claimed equal, `names` the same pairs by name (the old one's before, the new one's
@@ -60,8 +58,7 @@ class Edit:
     journal: tuple[tuple[Any, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Proposal:
+class Proposal(NamedTuple):
     """What a gate is asked about: an edit that passed every guard and is not committed yet."""
 
     id: int
@@ -231,8 +228,9 @@ class Editor:
             if isinstance(x, Tensor):
                 out.append(constant(x))
                 continue
-            t = parameters[min(i, len(parameters) - 1)] if parameters else ""
-            out.append(constant(_rounded(np.asarray(x), dtypes.get(t))))
+            dtype = dtypes.get(parameters[min(i, len(parameters) - 1)]) if parameters else None
+            scalar = type(x) in (int, float) and x != 0  # zeros of both signs are equal
+            out.append(constant(_number(x, dtype) if scalar else _rounded(np.asarray(x), dtype)))
         return out
 
     # ── replacing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,24 +259,21 @@ class Editor:
             return self.no("nothing to replace")
         olds = dict(pairs)
         g = pairs[0][0].graph
-        if g is None or any(a.graph is not g for a in olds):
-            return self.no("replaces values of two graphs, or of none")
-        if len(olds) < len(pairs) or any(b in olds for _, b in pairs):
-            return self.no("replaces a value twice")
-        if any(a.is_input for a in olds):
-            return self.no("replaces an input")
-        if any(map(_lost, olds)):
-            return self.no("replaces a value that is gone")
-
         staged, leaves = _staged(pairs)
-        fresh = [v for v in leaves if v.graph is None]
-        if any(v.tensor is None for v in fresh):
-            return self.no("reads a value that nothing makes")
-        for v in leaves:
-            if v.graph is not None and (why := _unreadable(v, g)):
-                return self.no(why)
         for a, b in pairs:
+            if g is None or a.graph is not g:
+                return self.no("replaces values of two graphs, or of none")
+            if b in olds or len(olds) < len(pairs):
+                return self.no("replaces a value twice")
+            if a.is_input:
+                return self.no("replaces an input")
+            if _lost(a):
+                return self.no("replaces a value that is gone")
             if why := _differ(a, b, bool(shape)):
+                return self.no(why)
+        assert g is not None
+        for v in leaves:
+            if why := _unreadable(v, g):
                 return self.no(why)
 
         # gone: the dead closure from old; what the new side reads stays alive
@@ -338,7 +333,10 @@ class Editor:
             if last.pos > after.pos and (first is None or last.pos < first.pos):
                 after = last
 
-        growth = sum(v.tensor.nbytes for v in fresh if v.tensor is not None) + sum(map(_held, staged))
+        growth = sum(map(_held, staged))
+        for v in leaves:
+            if v.graph is None and v.tensor is not None:
+                growth += v.tensor.nbytes
         if growth:
             growth -= sum(map(_held, gone))
             for v in {**olds, **{v: None for n in gone for v in n.reads()}}:
@@ -667,6 +665,8 @@ def _lost(v: Value) -> bool:
 
 def _unreadable(v: Value, g: Graph) -> str:
     """Why a node of `g` must not read `v`, or nothing."""
+    if v.graph is None:
+        return "" if v.tensor is not None else "reads a value that nothing makes"
     if _lost(v):
         return "reads a value that is gone"
     if not v.name:
@@ -741,6 +741,11 @@ def _rounded(x: np.ndarray[Any, Any], dtype: int | None) -> np.ndarray[Any, Any]
     if want.kind in "iub" and not np.array_equal(y.astype(np.float64), x.astype(np.float64)):
         raise Decline("a constant does not fit the model's dtype")
     return y
+
+
+@lru_cache(1024, typed=True)
+def _number(x: float, dtype: int | None) -> Tensor:
+    return Tensor.of(_rounded(np.asarray(x), dtype))
 
 
 @lru_cache(None)
