@@ -269,11 +269,12 @@ class Editor:
                 return self.no("replaces an input")
             if _lost(a):
                 return self.no("replaces a value that is gone")
-            if why := _differ(a, b, bool(shape)):
-                return self.no(why)
         assert g is not None
         for v in leaves:
             if why := _unreadable(v, g):
+                return self.no(why)
+        for a, b in pairs:
+            if why := _differ(a, b, bool(shape)):
                 return self.no(why)
 
         # gone: the dead closure from old; what the new side reads stays alive
