@@ -356,6 +356,7 @@ class Editor:
         self._commit(proposal, first, after, sorted(moves, key=_pos), note)
         self.touched += staged
         self.touched += readers
+        self.touched += [u for _, b in pairs for u in b.uses if u.graph is not g]  # in bodies
         return True
 
     def _commit(self, p: Proposal, first: Node | None, after: Node | Graph, moves: list[Node], note: str) -> None:

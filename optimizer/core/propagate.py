@@ -24,7 +24,7 @@ def propagate(model: Model, touched: list[Node] | None = None, since: int | None
     Nodes whose facts got better are appended to `touched`: a rule may have waited for them.
     """
     if touched is None or since is None:
-        _walk(model.graph)
+        _walk(model.graph, None)
         return
     todo = deque(dict.fromkeys(touched[since:]))
     waiting = set(todo)
@@ -33,28 +33,29 @@ def propagate(model: Model, touched: list[Node] | None = None, since: int | None
         waiting.discard(n)
         if n.graph is None:
             continue
-        before = [(v.dtype, v.dims, v.known) for v in n.outputs]
-        _infer(n)
-        for v, (dtype, dims, known) in zip(n.outputs, before):
-            if v.dtype != dtype or v.dims != dims or v.known is not known:
-                touched.append(n)
-                for r in v.uses:
-                    touched.append(r)
-                    if r not in waiting:
-                        waiting.add(r)
-                        todo.append(r)
+        better: list[Node] = []
+        _infer(n, better)
+        for m in better:
+            touched.append(m)
+            for r in (r for v in m.outputs for r in v.uses):
+                touched.append(r)
+                if r not in waiting:
+                    waiting.add(r)
+                    todo.append(r)
 
 
-def _walk(g: Graph) -> None:
+def _walk(g: Graph, better: list[Node] | None) -> None:
     for n in g:
-        _infer(n)
+        _infer(n, better)
 
 
-def _infer(n: Node) -> None:
+def _infer(n: Node, better: list[Node] | None) -> None:
+    """Infer a node and what lies in its bodies; those whose outputs are known better are added to `better`."""
+    before = [(v.dtype, v.dims, v.known) for v in n.outputs] if better is not None else []
     if n.bodies:
         _enter(n)
         for b in n.bodies:
-            _walk(b)
+            _walk(b, better)
         _leave(n)
     else:
         transfer.infer(n, n.graph.model.opsets if n.graph is not None else {}, staged=False)
@@ -63,6 +64,10 @@ def _infer(n: Node) -> None:
         for v in n.outputs:
             if (v.dims is None or not v.dtype) and v.type is None and (i := g.infos.get(v.name)) is not None:
                 declared(v, i.type)
+    if better is not None and any(
+        v.dtype != dtype or v.dims != dims or v.known is not known for v, (dtype, dims, known) in zip(n.outputs, before)
+    ):
+        better.append(n)
 
 
 def declared(v: Value, t: TypeProto) -> None:
