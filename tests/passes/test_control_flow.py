@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
 from answers import CannotRun, Runner, differ_all, interface
 from core.random_models import random_model, runnable
-from onnx import ModelProto
 from watched import Watched
 
 from optimizer.core.edit import Editor
