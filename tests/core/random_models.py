@@ -15,7 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from optimizer.core.edit import Editor
 from optimizer.core.form import Decline
-from optimizer.core.graph import Graph, Model, Value
+from optimizer.core.graph import Graph, Model, Value, body_names
 
 ROWS, COLUMNS, HALF = 3, 4, 2
 WIDE, NARROW, BOOL, INDEX = "wide", "narrow", "bool", "index"  # float[n, 4], float[n, 2], bool[], int64[n, 2]
@@ -170,11 +170,16 @@ class Rewrite:
     old: list[Value]
     new: list[Value | np.ndarray]
     options: dict[str, object]
+    inlines: bool = False  # copies nodes of a body, bodies and all: more than `naive` can write
 
     @property
-    def once(self) -> bool:
-        """No value is replaced twice, or by itself."""
-        return len(set(self.old)) == len(self.old) and not any(a is b for a, b in zip(self.old, self.new))
+    def naive(self) -> bool:
+        """Whether `naive` can write it: no value is replaced twice, or by itself."""
+        return (
+            not self.inlines
+            and len(set(self.old)) == len(self.old)
+            and not any(a is b for a, b in zip(self.old, self.new))
+        )
 
 
 def values_of(graph: Graph) -> list[Value]:
@@ -189,6 +194,8 @@ def random_rewrite(editor: Editor, random: Random, *, equal: bool = False) -> Re
     every = [v for h in graphs for v in values_of(h)]
     if not mine:
         return None
+    if random.random() < 0.15 and (inlined := _inlined(editor, random, g, equal)):
+        return inlined
     old, new, text = [], [], []
     try:
         for a in random.sample(mine, min(len(mine), random.choice([1, 1, 1, 1, 2, 3]))):
@@ -204,6 +211,21 @@ def random_rewrite(editor: Editor, random: Random, *, equal: bool = False) -> Re
     if not equal and random.random() < 0.1:
         options["must_go"] = [random.choice(list(g))] if len(g) else []
     return Rewrite(f"{'/'.join(g.path()) or 'main'}: {', '.join(text)} {options}", old, new, options)
+
+
+def _inlined(editor: Editor, random: Random, g: Graph, equal: bool) -> Rewrite | None:
+    """An If := one of its branches, the one that is taken if the two sides shall be equal."""
+    ifs = [n for n in g if n.op == "If" and (not equal or (n.inputs[0] is not None and n.inputs[0].const is not None))]
+    if not ifs:
+        return None
+    n = random.choice(ifs)
+    condition = n.inputs[0].const if n.inputs[0] is not None else None
+    taken = "else_branch" if condition is not None and not condition else "then_branch"
+    body = n.bodies[body_names(n).index(taken)]
+    some = n.outputs if equal else random.sample(n.outputs, random.randint(1, len(n.outputs)))
+    staged = dict(zip(n.outputs, editor.stage_body(body)))
+    new: list[Value | np.ndarray] = [staged[o] for o in some]
+    return Rewrite(f"inline {n}", list(some), new, {"shape": "test"}, inlines=True)
 
 
 def _truly_alike(a: Value, b: Value | np.ndarray) -> bool:

@@ -13,7 +13,7 @@ from onnx import ModelProto
 from random_models import Rewrite, naive, random_model, random_rewrite, runnable
 
 from optimizer.core.edit import Editor
-from optimizer.core.graph import check, lift, lower
+from optimizer.core.graph import Model, check, lift, lower
 from optimizer.core.propagate import propagate
 
 REWRITES = 20  # a model
@@ -36,6 +36,20 @@ def same(got: list[np.ndarray], want: list[np.ndarray]) -> bool:
     return all(
         g.shape == w.shape and np.allclose(g, w, atol=1e-5, equal_nan=True) for g, w in zip(got, want, strict=True)
     )
+
+
+def shadowed(model: Model) -> set[str]:
+    """Names in a body that a graph around it has as well: a reader there would read another value."""
+    names = {
+        g: {v.name for v in (*g.inputs, *g.constants(), *(o for n in g for o in n.outputs))} for g in model.graphs()
+    }
+    found: set[str] = set()
+    for g in names:
+        outer = g.owner and g.owner.graph
+        while outer:
+            found |= names[g] & names[outer]
+            outer = outer.owner and outer.owner.graph
+    return found - {""}
 
 
 class Story:
@@ -76,7 +90,7 @@ class Story:
             if rewrite is None:
                 return
             self.told.append(rewrite.text)
-            wanted = naive(self.model, ModelProto.FromString(before), rewrite) if oracle and rewrite.once else None
+            wanted = naive(self.model, ModelProto.FromString(before), rewrite) if oracle and rewrite.naive else None
             done = e.replace(rewrite.old, rewrite.new, **rewrite.options)
         self.told[-1] += "" if done else f"  refused: {e.why}"
         after = self.bytes()
@@ -86,6 +100,7 @@ class Story:
             return
         self.committed += 1
         check(self.model)
+        assert not shadowed(self.model)
         self.states.append(after)
         assert len(self.states) == len(e.log) + 1
         if rewrite is not None and wanted is not None:
