@@ -183,28 +183,30 @@ class _Quantizer:
 
         editor, request = self.editor, self.given.request
         original = self._write("float.onnx")
+        self._say("calibrate")
         seen = observe(
             original, planning.watched(editor.model), feeds=self.feeds, samples=self.samples, card=self.given.card,
             seed=request.seed,
         )  # fmt: skip
         start = len(editor.log)
 
-        def attempt(keep: Mapping[str, str], *, task: bool = True) -> tuple[QuantPlan, Standing]:
+        def attempt(keep: Mapping[str, str], *, whole: bool = True) -> tuple[QuantPlan, Standing]:
             editor.undo(start)
             plan = planning.plan(
                 editor.model, seen.ranges, editor.target, ignore=self.ignore, log=editor.log, keep=keep
             )
             emit.apply(editor, plan)
-            return plan, self._look(original, task=task)
+            return plan, self._look(original, whole=whole)
 
         plan, standing = attempt({})
         if self._is_good(standing):
             return plan, seen, standing, ""
         products = [unit.nodes[0] for unit in plan.units if unit.multiplies]
+        self._say("rank products")
         alone = {}  # SQNR with this product alone in integers
         for product in products:
             others = {p: "being ranked" for p in products if p != product}
-            alone[product] = attempt(others, task=False)[1].worst
+            alone[product] = attempt(others, whole=False)[1].worst
         ranked = sorted(products, key=lambda p: alone[p])
         count = 1
         while count <= len(products) // 2:
@@ -224,12 +226,19 @@ class _Quantizer:
         noise = self.given.card.task_noise if self.given.card is not None else 0.0
         return result >= original - max(noise, TASK_LOSS * abs(original))
 
-    def _look(self, original: Path, *, task: bool) -> Standing:
+    def _look(self, original: Path, *, whole: bool) -> Standing:
         from optimizer.measure.standing import look
 
         result = self._write("integer.onnx")
-        card, seed = self.given.card, self.given.request.seed
-        return look(original, result, feeds=self.feeds, card=card, task=task, seed=seed)
+        samples = 8 if whole else 2  # a rank needs no more
+        return look(
+            original, result, feeds=self.feeds, card=self.given.card, samples=samples, whole=whole,
+            seed=self.given.request.seed,
+        )  # fmt: skip
+
+    def _say(self, what: str) -> None:
+        if self.given.request.progress is not None:
+            self.given.request.progress(what)
 
     def _write(self, name: str) -> Path:
         path = self.folder / name

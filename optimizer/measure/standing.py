@@ -54,10 +54,13 @@ def look(
     feeds: str,
     card: Card | None = None,
     samples: int = 8,
-    task: bool = True,
+    whole: bool = True,
     seed: int = 0,
 ) -> Standing:
-    """Run both over up to `samples` batches, in a child; the task is scored if the card has one and it is asked for.
+    """Run both over up to `samples` batches, in a child.
+
+    Args:
+        whole: also count multiplications, and score the task if the card has one; else only the SQNR.
 
     Raises:
         BadInput: a model does not load, or refuses the feeds.
@@ -70,7 +73,7 @@ def look(
         feeds=feeds,
         card=card and card.path.absolute(),
         samples=samples,
-        task=task,
+        whole=whole,
         seed=seed,
     )
     score = seen.pop("task")
@@ -78,7 +81,7 @@ def look(
 
 
 def see(
-    original: str, result: str, feeds: str, card: str | None, samples: int, task: bool, seed: int
+    original: str, result: str, feeds: str, card: str | None, samples: int, whole: bool, seed: int
 ) -> dict[str, Any]:
     """The fields of a `Standing`. Only in a child."""
     interface = read_interface(original)
@@ -93,11 +96,11 @@ def see(
             found = compare(a[name], b[name], finite_only=True)
             signal[name] += found.signal
             noise[name] += found.noise if math.isfinite(found.error) else math.inf
-        if macs is None:
+        if whole and macs is None:
             macs = integer_macs(result, feed)
     known = read_card(card) if card else None
     scores = None
-    if task and known is not None and known.task is not None:
+    if whole and known is not None and known.task is not None:
         score = known.load_task()
         scores = [float(score(before.run)), float(score(after.run))]
     return {
