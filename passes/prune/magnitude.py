@@ -12,7 +12,7 @@ import numpy as np
 from optimizer.core.edit import Edit, Editor, Fidelity
 from optimizer.core.errors import BadInput
 from optimizer.core.graph import Model, Node, Value
-from optimizer.core.tensor import Array, Tensor
+from optimizer.core.tensor import Array, Tensor, numpy_dtype
 from passes.prune.order import blocks, smallest, width
 from passes.select import named_by, origins
 
@@ -167,7 +167,7 @@ def _pruned(name: str, tensor: Tensor, threshold: float, ties: int, why: str) ->
 
 
 def _masked(tensor: Tensor, w: Pruned) -> Tensor:
-    out = np.empty(tensor.size, tensor.numpy().dtype)
+    out = np.empty(tensor.size, numpy_dtype(tensor.dtype))
     ties = w.ties
     for at, block in blocks(tensor):
         magnitude = np.abs(_wide(block))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from optimizer.core.tensor import Array, Tensor
+from optimizer.core.tensor import Array, Tensor, numpy_dtype
 
 _BLOCK = 1 << 20  # elements looked at together
 _BITS = 16  # of a digit
@@ -23,10 +23,13 @@ def width(tensors: Iterable[Tensor]) -> np.dtype[Any]:
 
 
 def blocks(tensor: Tensor) -> Iterator[tuple[slice, Array]]:
-    """The flat tensor in pieces: where each lies, and what it holds."""
-    flat = tensor.numpy().reshape(-1)
-    for i in range(0, flat.size, _BLOCK):
-        yield slice(i, i + _BLOCK), flat[i : i + _BLOCK]
+    """The flat tensor in pieces: where each lies, and what it holds; read past the map, so none stays in memory."""
+    dtype, at = numpy_dtype(tensor.dtype), 0
+    for raw in tensor.blocks():
+        w = np.frombuffer(raw, dtype)
+        for i in range(0, w.size, _BLOCK):
+            yield slice(at + i, at + min(i + _BLOCK, w.size)), w[i : i + _BLOCK]
+        at += w.size
 
 
 def smallest(k: int, magnitudes: Callable[[], Iterable[Array]], dtype: np.dtype[Any]) -> tuple[float, int]:
