@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from answers import Array, CannotRun, Runner, differ, draw
+from goldens import apply
 from onnx import TensorProto, defs, helper
 from onnx.reference import ReferenceEvaluator
 
+from optimizer.core.edit import Editor
 from optimizer.core.facts import PREDICATE
-from optimizer.core.graph import Value
+from optimizer.core.graph import Value, lower
 from optimizer.core.model import read
 from optimizer.core.propagate import propagate
 from optimizer.core.tensor import numpy_dtype
@@ -238,3 +240,22 @@ UNDEFINED: dict[str, tuple[str, list[Array], dict[str, Any], int]] = {
 def test_what_is_undefined_is_not_folded(case: str) -> None:
     op, given, attributes, out = UNDEFINED[case]
     assert folded(node_model(op, given, attributes, out), given) is None
+
+
+def test_a_branch_that_hands_out_one_value_twice() -> None:
+    """Judged by onnx.reference: from such an If, the runtime hands out nothing for the second output."""
+    text = """<ir_version: 11, opset_import: ["": 23]>
+    g (float[N] x) => (float[N] y, float[N] z) <bool c = {1}> {
+      y, z = If(c) <
+        then_branch = t () => (float[N] p, float[N] p) { p = Neg(x) },
+        else_branch = e () => (float[N] q, float[N] r) { q = Abs(x)  r = Exp(x) }
+      >
+    }"""
+    before = onnx.parser.parse_model(text)
+    model = read(before)
+    assert apply("decided_if", Editor(model)) == 1
+    after = lower(model)
+    assert [n.op_type for n in after.graph.node] == ["Neg", "Identity"]
+    given = {"x": np.asarray([1, -2], np.float32)}
+    want, got = (ReferenceEvaluator(m).run(None, given) for m in (before, after))
+    assert not differ(want, got)

@@ -18,7 +18,7 @@ from optimizer.driver import pipeline, recipe
 from optimizer.driver.presets import LEVELS
 
 STEPS = recipe.parse(LEVELS[2])
-SIZES = [{"B": 2, "S": 5}, {"B": 1, "S": 1}, {"B": 0, "S": 5}, {"B": 3, "S": 0}, {"B": 3, "S": 4}, {"B": 0, "S": 0}]
+SIZES = [{"B": 3, "S": 5}, {"B": 1, "S": 1}, {"B": 0, "S": 5}, {"B": 3, "S": 0}, {"B": 3, "S": 4}, {"B": 0, "S": 0}]
 WIDTH = 4
 
 
@@ -29,7 +29,7 @@ class Chain:
         self.random, self.opset = Random(seed), opset
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self.values: list[tuple[str, tuple[int, ...]]] = [("x", (2, 5, WIDTH))]
+        self.values: list[tuple[str, tuple[int, ...]]] = [("x", (3, 5, WIDTH))]
         self.seen = 0
         self.loose = False  # a computed size stands in a target where another dim of the operand is
 
@@ -137,10 +137,10 @@ class Chain:
         if kind == 0:
             target = self.node("Shape", [value])
         else:
-            parts = [self.const(3)] if 1 in shape and kind == 1 and shape[0] == 1 else [self.dim(value, shape, 0)]
+            parts = [self.const(2)] if 1 in shape and kind == 1 and shape[0] == 1 else [self.dim(value, shape, 0)]
             parts += [self.const(1) for _ in shape[1:]]
             target = self.node("Concat", parts, axis=0)
-            shape = (3, *shape[1:]) if parts[0] in {c.name for c in self.constants} else shape
+            shape = (2, *shape[1:]) if parts[0] in {c.name for c in self.constants} else shape
         self.keep(self.node("Expand", [value, target]), shape)
 
     def concat(self, value: str, shape: tuple[int, ...]) -> None:
