@@ -395,8 +395,6 @@ class Editor:
             for o in n.outputs:
                 o.graph = g
             attach(n)
-            for b in n.bodies:
-                b.touched = True
             self.bytes += _held(n)
             journal.append((self._unlink, n))
 
@@ -429,7 +427,7 @@ class Editor:
             else:
                 b.name = a.name
             if a.producer is not None and a.producer not in gone:
-                _rename(a, model.fresh_name(self.rule or "value"), journal)
+                _rename(a, self._fresh(self.rule or "value", journal), journal)
         for n in p.gone:
             self._take(n, journal)
         for a, _ in p.equal:
@@ -437,12 +435,12 @@ class Editor:
                 self._bury(a, journal)
         for v in p.leaves:
             if not v.name:
-                v.name = model.fresh_name(self.rule or "const")
+                v.name = self._fresh(self.rule or "const", journal)
         for n in p.new:
             opset = model.opsets.get(n.domain, 0)
             for i, o in enumerate(n.outputs):
                 if not o.name and (o.uses or not form.optional_output(n.op, opset, n.domain, i)):
-                    o.name = model.fresh_name(self.rule or "value")
+                    o.name = self._fresh(self.rule or "value", journal)
         self.log.append(
             Edit(
                 p.id, self.phase, self.rule, self.fidelity, self.evidence, tuple(g.path()), p.equal,
@@ -475,6 +473,11 @@ class Editor:
             self._bury(v, journal)
         self._log(g, gone=tuple(gone), note=", ".join(v.name for v in initializers[:8]), journal=journal)
         return True
+
+    def _fresh(self, stem: str, journal: list[tuple[Any, ...]]) -> str:
+        name = self.model.fresh_name(stem)
+        journal.append((self.model.forget_name, name))
+        return name
 
     def _take(self, n: Node, journal: list[tuple[Any, ...]]) -> None:
         """Take a node out of its graph, and the constants that only it read."""
@@ -534,7 +537,7 @@ class Editor:
             if v.graph is not None:
                 _touch(v.graph, journal)
             was = v.name
-            _rename(v, self.model.fresh_name(was), journal)
+            _rename(v, self._fresh(was, journal), journal)
             renamed.append((was, v.name))
         self._log(self.model.graph, renamed=renamed, journal=journal)
 
@@ -638,12 +641,10 @@ def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Valu
                 continue
             if done:
                 staged.append(p)
-                continue
-            if p in seen:
-                continue
-            seen.add(p)
-            stack.append((v, True))
-            stack += [(x, False) for x in reversed(list(p.reads()))]
+            elif p not in seen:
+                seen.add(p)
+                stack.append((v, True))
+                stack += [(x, False) for x in reversed(list(p.reads()))]
     return staged, leaves
 
 

@@ -271,6 +271,12 @@ class Model:
                 self.names.add(s)
                 return s
 
+    def forget_name(self, name: str) -> None:
+        """Give back the name that `fresh_name` gave last for its stem."""
+        stem, _, i = name.rpartition("_")
+        self.names.discard(name)
+        self.fresh[stem] = int(i) - 1
+
 
 def _graphs(graph: Graph) -> Iterator[Graph]:
     yield graph

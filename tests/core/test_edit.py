@@ -17,6 +17,7 @@ from optimizer.core.form import Decline
 from optimizer.core.graph import Graph, Node, Value, check, lift, lower
 from optimizer.core.propagate import propagate
 from optimizer.core.target import Target
+from optimizer.core.tensor import Tensor
 
 
 class Subject:
@@ -64,7 +65,7 @@ class Subject:
         check(self.model)
         again = lower(self.model)
         onnx.checker.check_model(again)
-        assert len(again.SerializeToString()) == len(after)
+        assert again.SerializeToString() == after
         return ""
 
     def ops(self, graph: Graph | None = None) -> list[str]:
@@ -442,12 +443,23 @@ def test_a_changed_weight_is_free_and_a_shared_one_is_charged() -> None:
 
 def test_what_a_body_or_a_constant_node_holds_counts() -> None:
     m = Subject(IF.replace("u = Add(a, k)", "l = Constant<value = float[3] {1, 2, 3}>()  u = Add(a, l)"))
-    assert m.edit.bytes == 24
+    assert m.edit.bytes == 24  # k, which nobody reads, and the body's
     assert m.asks([m["y"]], [m.op.Neg(m["x"])], shape="test") == "" and m.edit.bytes == 12
-    assert (
-        m.asks([m["x"]], [m["z"]])
-        and m.asks([m["z"]], [m.op.Add(m["x"], m.op.Constant(value_float=1.0))], shape="t") == ""
-    )
+    one = m.op.Constant(value=Tensor.of(np.ones(1, "f")))
+    assert m.asks([m["z"]], [m.op.Add(m["x"], one)], shape="test") == "" and m.edit.bytes == 16
+
+
+def test_what_goes_makes_room() -> None:
+    """A large Constant, or the weights of a branch, go as the edit comes: only the difference is charged."""
+    large = np.ones(1000, "f")
+    for held in ("k = Constant<value = float[1] {1}>()  a = Add(x, k)", "a = Add(x, x)"):
+        m = Subject(f"g (float[n,1000] x) => (float[n,1000] y) {{ {held}  y = Neg(a) }}")
+        grown = m.op.Add(m["x"], m.op.Constant(value=Tensor.of(large)))
+        assert m.asks([m["a"]], [grown]) == "bytes over budget"
+        m.edit.limit = 1 << 20
+        assert m.asks([m["a"]], [grown]) == "" and m.edit.bytes == 4000
+        m.edit.limit = 4000
+        assert m.asks([m["a"]], [m.op.Mul(m["x"], large)]) == "" and m.edit.bytes == 4000
 
 
 # ── legal on the target ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -526,6 +538,10 @@ def test_a_copy_of_a_node() -> None:
     assert t.dims == m["y"].dims
     (t,) = m.edit.stage_like(m.node("y"), perm=None)
     assert t.producer.attributes == {}
+    with pytest.raises(Decline, match="does not take bool"):
+        m.edit.stage_like(m.node("y"), [m.op.IsNaN(m["x"])]) and m.edit.stage_like(
+            m.op.Neg(m["x"]).producer, [m.op.IsNaN(m["x"])]
+        )
     with pytest.raises(Decline, match="bodies"):
         Subject(IF).edit.stage_like(Subject(IF).node("y"))
 
@@ -601,14 +617,47 @@ def test_remove_in_a_body_takes_outer_constants_with_it() -> None:
     assert m.bytes() == m.proto.SerializeToString()
 
 
+def test_remove_initializers_of_several_graphs() -> None:
+    text = IF.replace("k = {1, 2, 3}>", "k = {1, 2, 3}, float[3] unread = {1, 2, 3}>")
+    m = Subject(text.replace("e () => (float[n,3] u) {", "e () => (float[n,3] u) <float[3] inner = {1, 2, 3}> {"))
+    assert m.edit.remove([], initializers=[m["k"], m["inner"]]) is False
+    assert m.edit.remove([m.node("s1"), m.node("z")]) is False
+    assert m.edit.remove([], initializers=[m["unread"], m["inner"]]) and m.edit.bytes == 12
+    assert b"unread" not in m.bytes() and b"inner" not in m.bytes()
+    m.edit.undo()
+    assert m.bytes() == m.proto.SerializeToString() and m.edit.bytes == 36
+
+
 def test_rename_reaches_readers_in_bodies() -> None:
     m = Subject(IF)
-    m.edit.rename([m["a"], m["s1"], m["k"]])
+    values = [m["a"], m["s1"], m["k"]]
+    m.edit.rename(values)
     check(m.model)
+    assert [v.name for v in values] == ["a_1", "s1_1", "k_1"]
+    assert m.edit.log[-1].renamed == (("a", "a_1"), ("s1", "s1_1"), ("k", "k_1"))
     onnx.checker.check_model(lower(m.model))
-    assert m.run(x=X, c=False)[0].tolist() == [[1, 2.5, 5]] and not {"a", "s1", "k"} & set(m.bytes().split(b"\n"))
+    assert m.run(x=X, c=False)[0].tolist() == [[1, 2.5, 5]] and m.run(x=X, c=True)[0].tolist() == [[0, 0.5, 2]]
     m.edit.undo()
     assert m.bytes() == m.proto.SerializeToString()
+    m.edit.rename([m["s1"]])  # alone in its body
+    onnx.checker.check_model(lower(m.model))
+    assert b"s1_1" in m.bytes()
+
+
+def test_new_nodes_have_names_of_their_own() -> None:
+    m = Subject(CHAIN)
+    proto = ModelProto()
+    proto.CopyFrom(m.proto)
+    for n, name in zip(proto.graph.node, ("r_1", "r_1_2", "other")):
+        n.name = name
+    m.load(proto)
+    with m.edit.under("r"):
+        assert m.asks([m["b"]], [m.op.Abs(m.op.Neg(m.op.Tanh(m["a"])))]) == ""
+        assert m.asks([m["b"]], [m.op.Neg(m["a"])]) == ""
+    assert [n.name for n in m.model.graph] == ["r_1", "r_2", "other"]
+    m.edit.undo(1)
+    assert [n.name for n in m.model.graph] == ["r_1", "r_1_", "r_1_2_", "r_1_3", "other"]
+    assert m.model.node_names == {n.name for n in m.model.graph} | {"r_1_2"}
 
 
 def test_new_names_are_new_in_every_graph() -> None:
@@ -641,9 +690,9 @@ def test_a_body_that_hands_a_captured_value_out_hands_out_the_new_one() -> None:
 
 
 def test_a_decided_if_is_inlined() -> None:
-    m = Subject(IF)
+    own = IF.replace("u) { u = Add(a, k) }", "u) <float[3] l = {1, 2, 3}> { u = Add(a, l) }")
     for body, want in ((0, [[0, 0.5, 2]]), (1, [[1, 2.5, 5]])):
-        m = Subject(IF)
+        m = Subject(own)
         staged = m.edit.stage_body(m.node("y").bodies[body])
         assert m.asks([m["y"]], staged, shape="test") == ""
         assert m.run(x=X, c=True)[0].tolist() == want and "If" not in m.ops()
@@ -695,14 +744,19 @@ def test_undo_to_any_edit() -> None:
 
 
 def test_news() -> None:
-    m = Subject(CHAIN)
-    g = m.model.graph
-    assert [n.op for n in m.edit.news("r", g)] == ["Relu", "Neg", "Exp"]
-    assert list(m.edit.news("r", g)) == []
-    assert m.edit.replace([m["a"]], [m.op.Abs(m["x"])])
-    assert {n.op for n in m.edit.news("r", g)} == {"Abs", "Neg"}
-    m.edit.undo()
-    assert {n.op for n in m.edit.news("r", g)} >= {"Relu", "Neg"}
+    m = Subject("g (float[n,3] x) => (float[n,3] y) { a = Relu(x)  b = Neg(a)  y = Exp(b)  z = Abs(a)  w = Tanh(z) }")
+    e, g = m.edit, m.model.graph
+
+    def news() -> set[str]:
+        return {n.op for n in e.news("r", g)}
+
+    assert news() == {"Relu", "Neg", "Exp", "Abs", "Tanh"} and news() == set()
+    assert e.replace([m["b"]], [m.op.Sigmoid(m.op.Sin(m["a"]))])
+    assert news() >= {"Sigmoid", "Sin", "Exp"}  # what is new, and who reads it
+    assert e.remove([m.node("w")])
+    assert news() >= {"Abs"}  # what lost a reader
+    e.undo()
+    assert news() >= {"Neg", "Exp", "Tanh"}
 
 
 def test_two_models_do_not_meet() -> None:
