@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
+import onnx
 import pytest
 from answers import Feeds, Runner, differ_all
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -123,6 +124,21 @@ def test_random_layers() -> None:
     counts = [told(seed) for seed in range(120)]
     could, did = sum(a for a, _ in counts), sum(b for _, b in counts)
     assert did > 0.7 * could, (could, did)
+
+
+def test_a_shared_weight_is_scaled_only_within_the_budget() -> None:
+    """Two convolutions read one large weight: a scaled copy of it would be bytes that the file did not have."""
+    text = """<ir_version: 11, opset_import: ["": 23]>
+    g (float[N, 64, L] x) => (float[N, 64, L] y) <float m = {2}> {
+      a = Conv(x, w)  b = Mul(a, m)  c = Relu(b)  y = Conv(c, w)
+    }"""
+    model = onnx.parser.parse_model(text)
+    w = np.random.default_rng(0).standard_normal((64, 64, 1)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    editor = Watched(read(model))
+    pipeline.run(editor, STEPS)
+    assert [n.op for n in editor.model.graph] == ["Conv", "Mul", "Relu", "Conv"]
+    assert editor.refused["conv_scale", "bytes over budget"]
 
 
 @pytest.mark.slow

@@ -259,3 +259,16 @@ def test_a_branch_that_hands_out_one_value_twice() -> None:
     given = {"x": np.asarray([1, -2], np.float32)}
     want, got = (ReferenceEvaluator(m).run(None, given) for m in (before, after))
     assert not differ(want, got)
+
+
+def test_nan_has_one_spelling() -> None:
+    given = [_I([0.0, 1.0], np.float32), _I([0.0, 1.0], np.float32)]
+    quotient = folded(node_model("Div", given, {}, TensorProto.FLOAT), given)
+    assert quotient is not None and quotient.tobytes() == _I([np.nan, 1.0], np.float32).tobytes()
+
+
+def test_what_would_take_long_is_not_folded() -> None:
+    image = [np.zeros((1, 1, 64, 64), np.float32)]
+    assert folded(node_model("MaxPool", image, {"kernel_shape": [3, 3]}, TensorProto.FLOAT), image) is None
+    vector = [np.zeros(kernels.LARGE + 1, np.float32)]
+    assert folded(node_model("Erf", vector, {}, TensorProto.FLOAT), vector) is None
