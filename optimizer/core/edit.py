@@ -685,7 +685,8 @@ def _unreadable(v: Value, g: Graph) -> str:
 
 def _differ(a: Value, b: Value, claimed: bool) -> str:
     """Why the type of b is not, or not provably, that of a (`claimed`: the caller vouches for what is unknown)."""
-    if (a.dtype and b.dtype and a.dtype != b.dtype) or (a.type is None and a.dtype and b.type is not None):
+    known = (a.dtype or a.type is not None) and (b.dtype or b.type is not None)
+    if known and (a.dtype != b.dtype or (a.type is None) != (b.type is None)):
         return "type differs"
     if not claimed and (not a.dtype or a.dtype != b.dtype or a.type is not None):
         return "type not proven"
@@ -769,8 +770,6 @@ def _coerce(op: str, opset: int, domain: str, attributes: dict[str, Attribute]) 
             a = attributes[k] = a.item()
         if k in floats:
             attributes[k] = [float(x) for x in a] if isinstance(a, (list, tuple)) else float(a)
-        elif isinstance(a, bool):
-            attributes[k] = int(a)
 
 
 def _hand_on(a: Value, b: Value) -> None:

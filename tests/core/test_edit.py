@@ -505,6 +505,14 @@ def test_a_target_s_own_operators() -> None:
     assert m["y"].dtype == 1 and m["y"].dims == m["x"].dims
 
 
+def test_a_sequence_hands_its_type_on() -> None:
+    m = Subject("g (float[n,3] x) => (float y) { s = SequenceConstruct(x)  y = SequenceLength(s) }")
+    m.edit.target = Target("acme", contrib=frozenset(["com.acme"]))
+    s, new = m["s"], m.op.Pack(m["x"], domain="com.acme")
+    assert m.asks([s], [m["x"]], shape="test") == "type differs" and m.asks([s], [new]) == "type not proven"
+    assert m.asks([s], [new], shape="elementwise") == "" and new.type is s.type and new.type is not None
+
+
 def test_operands_take_the_dtype_of_their_fellows() -> None:
     m = Subject("g (float16[n,3] x, int64[n] i) => (float16[n,3] y) { y = Relu(x) }")
     y = m.op.Mul(m["x"], 0.1)
@@ -741,6 +749,7 @@ def test_undo_to_any_edit() -> None:
         check(m.model)
         assert m.bytes() == states[to]
     assert states[0] == m.proto.SerializeToString()
+    assert not any(g.touched for g in m.model.graphs()) and not any(n.dirty for n in m.model.nodes())
 
 
 def test_news() -> None:
