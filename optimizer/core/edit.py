@@ -766,8 +766,6 @@ def _coerce(op: str, opset: int, domain: str, attributes: dict[str, Attribute]) 
     for k, a in attributes.items():
         if isinstance(a, np.ndarray):
             a = attributes[k] = a.tolist()
-        elif isinstance(a, np.generic):
-            a = attributes[k] = a.item()
         if k in floats:
             attributes[k] = [float(x) for x in a] if isinstance(a, (list, tuple)) else float(a)
 

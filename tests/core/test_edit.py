@@ -519,6 +519,7 @@ def test_operands_take_the_dtype_of_their_fellows() -> None:
     assert (y.dtype, y.producer.inputs[1].const.dtype) == (10, np.float16)
     assert m.op.Add(m["i"], 1).producer.inputs[1].const.dtype == np.int64
     assert m.op.ReduceSum(m["x"], [1]).producer.inputs[1].const.dtype == np.int64
+    assert m.op.Reshape(m["x"], np.array([0, -1], object)).producer.inputs[1].const.dtype == np.int64
     assert m.op.Pow(m["x"], 2).producer.inputs[1].const.dtype == np.int64
 
 
@@ -695,6 +696,29 @@ def test_a_body_that_hands_a_captured_value_out_hands_out_the_new_one() -> None:
     assert m.edit.replace([m["a"]], [m["x"]])
     check(m.model)
     assert lower(m.model).graph.node[0].attribute[0].g.output[0].name == "x"
+
+
+def test_a_body_s_file_follows_what_it_hands_out_and_reads() -> None:
+    """Bodies keep their protos until something in them changes: a new name of what they only read is such a change."""
+    text = """g (float[n,3] x, bool c) => (float[n,3] y, float[n,3] w) {
+        a = Relu(x)  b = Relu(x)
+        z = If(c) <then_branch = t () => (float[n,3] a) { }, else_branch = e () => (float[n,3] u) { u = Neg(b) }>
+        y = Exp(a)  w = Abs(y) }"""
+
+    def bodies(m: Subject) -> tuple[str, str]:
+        (node,) = (n for n in lower(m.model).graph.node if n.op_type == "If")
+        then, other = (a.g for a in sorted(node.attribute, key=lambda a: a.name, reverse=True))
+        return then.output[0].name, other.node[0].input[0]
+
+    m = Subject(text)
+    assert m.edit.replace([m["a"]], [m["b"]]) and bodies(m) == ("b", "b")  # handed out: another value
+    m.edit.undo()
+    assert m.edit.replace([m["y"]], [m["b"]]) and bodies(m) == ("a", "y")  # read inside: another name
+    m.edit.undo()
+    assert m.edit.replace([m["y"]], [m["a"]]) and bodies(m) == ("y", "b")  # handed out: another name
+    m.edit.undo()
+    assert bodies(m) == ("a", "b")
+    assert not any(g.touched for g in m.model.graphs()) and not any(n.dirty for n in m.model.nodes())
 
 
 def test_a_decided_if_is_inlined() -> None:
