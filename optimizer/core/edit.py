@@ -17,6 +17,7 @@ import numpy as np
 from onnx import ModelProto, helper
 
 from optimizer.core import form, transfer
+from optimizer.core.dims import Dims
 from optimizer.core.form import Decline, constant
 from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, copy_node, lift, use
 from optimizer.core.target import PORTABLE, Target
@@ -307,8 +308,11 @@ class Editor:
 
         # order: behind the last leaf, before the first reader that stays; else the leaves' makers are pulled up
         readers: dict[Node, None] = {}
+        inside: list[Node] = []  # readers in bodies
         for a in olds:
             for u in a.uses:
+                if u.graph is not g:
+                    inside.append(u)
                 r = anchor(u, g)
                 if r is not None and r not in gone:
                     readers[r] = None
@@ -354,9 +358,7 @@ class Editor:
         if self.gate is not None and (why := self.gate(self, proposal)):
             return self.no(why)
         self._commit(proposal, first, after, sorted(moves, key=_pos), note)
-        self.touched += staged
-        self.touched += readers
-        self.touched += [u for _, b in pairs for u in b.uses if u.graph is not g]  # in bodies
+        self.touched += (*staged, *readers, *inside)
         return True
 
     def _commit(self, p: Proposal, first: Node | None, after: Node | Graph, moves: list[Node], note: str) -> None:
@@ -546,9 +548,8 @@ class Editor:
         fixed = [v for v in graph.inputs if v.tensor is not None]
         if not fixed:
             return self.no("no initializer is an input")
-        journal: list[tuple[Any, ...]] = [
-            (_unfix, self.model, graph, list(graph.inputs), fixed, self.model.proto.ir_version)
-        ]
+        was = list(graph.inputs), [(v, v.dims) for v in fixed], self.model.proto.ir_version
+        journal: list[tuple[Any, ...]] = [(_unfix, self.model, graph, *was)]
         for v in fixed:
             assert v.tensor is not None
             v.is_input, v.dims = False, v.tensor.shape
@@ -577,6 +578,287 @@ class Editor:
         """
         model, new = self.model, lift(proto)
         journal = [(_restore, model, {k: getattr(model, k) for k in _ADOPTED}), (_set_bytes, self, self.bytes)]
+        for k in _ADOPTED:
+            setattr(model, k, getattr(new, k))
+        for g in model.graphs():
+            g.model = model
+        self.bytes = _weight(model.graph)
+        self._seen.clear()
+        self._notes.clear()
+        self.touched.clear()
+        self._log(model.graph, gone=gone, note=note, journal=journal)
+
+    def _log(
+        self,
+        graph: Graph,
+        *,
+        gone: Sequence[Node] = (),
+        renamed: Sequence[tuple[str, str]] = (),
+        note: str = "",
+        journal: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
+        """One edit that claims no pair of values equal."""
+        self.log.append(
+            Edit(
+                id=len(self.log) + 1,
+                phase=self.phase,
+                rule=self.rule,
+                fidelity=self.fidelity,
+                evidence=self.evidence,
+                scope=tuple(graph.path()),
+                equal=(),
+                names=(),
+                gone=tuple(gone),
+                new=(),
+                renamed=tuple(renamed),
+                note=note,
+                journal=tuple(journal),
+            )
+        )
+
+    def undo(self, to: int = 0) -> None:
+        """Back to the state after edit `to` (0: before every edit)."""
+        while len(self.log) > to:
+            edit = self.log.pop()
+            for f, *args in reversed(edit.journal):
+                f(*args)
+            self.touched += edit.gone
+            for a, _ in edit.equal:
+                self.touched += a.uses
+
+
+def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Value, None]]:
+    """Nodes not in a graph yet, in topological order, and the leaves they (and the new values) stand on."""
+    staged: list[Node] = []
+    leaves: dict[Value, None] = {}
+    seen: set[Node] = set()
+    for _, b in pairs:
+        stack: list[tuple[Value, bool]] = [(b, False)]
+        while stack:
+            v, done = stack.pop()
+            p = v.producer
+            if p is None or v.graph is not None:
+                leaves[v] = None
+                continue
+            if done:
+                staged.append(p)
+            elif p not in seen:
+                seen.add(p)
+                stack.append((v, True))
+                stack += [(x, False) for x in reversed(list(p.reads()))]
+    return staged, leaves
+
+
+def _pos(n: Node) -> int:
+    return n.pos
+
+
+def _dtypes(values: Sequence[Value | None]) -> tuple[int | None, ...]:
+    return tuple([v.dtype if v is not None else None for v in values])
+
+
+def _lost(v: Value) -> bool:
+    """Whether v was removed, by itself or with a body around it."""
+    g = v.graph
+    if g is None or v in g.dead or (v.producer is not None and v.producer.graph is None):
+        return True
+    while g is not None and g.owner is not None:
+        g = g.owner.graph
+    return g is None
+
+
+def _unreadable(v: Value, g: Graph) -> str:
+    """Why a node of `g` must not read `v`, or nothing."""
+    if v.graph is None:
+        return "" if v.tensor is not None else "reads a value that nothing makes"
+    if _lost(v):
+        return "reads a value that is gone"
+    if not v.name:
+        return "reads an output that is left out"
+    inner: Graph | None = g
+    while inner is not None and inner is not v.graph:
+        owner = inner.owner
+        inner = owner.graph if owner is not None else None
+        if owner is not None and inner is v.graph and v.producer is not None and v.producer.pos >= owner.pos:
+            return "reads a value that is made later"
+    return "" if inner is v.graph else "reads a value of an inner scope"
+
+
+def _differ(a: Value, b: Value, claimed: bool) -> str:
+    """Why the type of b is not, or not provably, that of a (`claimed`: the caller vouches for what is unknown)."""
+    known = (a.dtype or a.type is not None) and (b.dtype or b.type is not None)
+    if known and (a.dtype != b.dtype or (a.type is None) != (b.type is None)):
+        return "type differs"
+    if not claimed and (not a.dtype or a.dtype != b.dtype or a.type is not None):
+        return "type not proven"
+    x, y = a.dims, b.dims
+    if x is not None and y is not None:
+        if x == y:
+            return ""
+        if len(x) != len(y) or any(type(d) is int and type(e) is int and d != e for d, e in zip(x, y)):
+            return "shape differs"
+    return "" if claimed else "shape not proven"
+
+
+def _held(n: Node) -> int:
+    """Bytes of the constants that a node holds itself: a Constant's value, and what lies in its bodies."""
+    if n.op == "Constant":
+        return sum(t.nbytes for t in n.attributes.values() if isinstance(t, Tensor))
+    return sum(map(_weight, n.bodies)) if n.bodies else 0
+
+
+def _weight(g: Graph) -> int:
+    return sum(v.tensor.nbytes for v in g.constants() if v.tensor is not None) + sum(map(_held, g))
+
+
+@lru_cache(None)
+def _type_parameters(op: str, opset: int, domain: str) -> list[str]:
+    """The type parameters of the operands in the newest form, in which they are given."""
+    if not domain:
+        opset = max(opset, *(since for _, _, since in form.MOVED.get(op, ())), 0)
+    s = form.schema(op, opset, domain)
+    if s is None:
+        return []
+    out: list[str] = []
+    for p in s.inputs:
+        variadic = p.option == p.option.Variadic
+        out += [p.type_str] * (64 if variadic else 1)
+    return out
+
+
+def _rounded(x: np.ndarray[Any, Any], dtype: int | None) -> np.ndarray[Any, Any]:
+    """x in the dtype of its fellow operands; float64 without one becomes float32."""
+    if x.dtype == object:
+        x = np.asarray(x.tolist())
+    if dtype is None:
+        return x.astype(np.float32) if x.dtype == np.float64 else x.astype(np.int64) if x.dtype == np.int32 else x
+    want = numpy_dtype(dtype)
+    if x.dtype == want:
+        return x
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = x.astype(want)
+    if (
+        x.dtype.kind == "f"
+        and want.kind in "fV"
+        and not np.array_equal(np.isfinite(y.astype(np.float64)), np.isfinite(x))
+    ):
+        raise Decline("a constant overflows the model's dtype")
+    if want.kind in "iub" and not np.array_equal(y.astype(np.float64), x.astype(np.float64)):
+        raise Decline("a constant does not fit the model's dtype")
+    return y
+
+
+@lru_cache(1024, typed=True)
+def _number(x: float, dtype: int | None) -> Tensor:
+    return Tensor.of(_rounded(np.asarray(x), dtype))
+
+
+@lru_cache(None)
+def _float_attributes(op: str, opset: int, domain: str) -> frozenset[str]:
+    s = form.schema(op, opset, domain)
+    if s is None:
+        return frozenset()
+    return frozenset(k for k, a in s.attributes.items() if a.type in (a.type.FLOAT, a.type.FLOATS))
+
+
+def _coerce(op: str, opset: int, domain: str, attributes: dict[str, Attribute]) -> None:
+    """Python numbers as the schema's attribute types want them: epsilon=1 is 1.0."""
+    floats = _float_attributes(op, opset, domain)
+    for k, a in attributes.items():
+        if isinstance(a, np.ndarray):
+            a = attributes[k] = a.tolist()
+        if k in floats:
+            attributes[k] = [float(x) for x in a] if isinstance(a, (list, tuple)) else float(a)
+
+
+def _hand_on(a: Value, b: Value) -> None:
+    """b is a: what was known of a is known of b, and facts only get better."""
+    b.dtype = b.dtype or a.dtype
+    b.type = b.type or a.type
+    b.known = a.known if b.known is None else b.known
+    if a.dims is not None and a.dims != b.dims:
+        transfer.improve(b, a.dims)
+
+
+def _touch(g: Graph, journal: list[tuple[Any, ...]]) -> None:
+    """Mark the body, and those around it, as no longer what their protos say."""
+    body: Graph | None = g
+    while body is not None and body.owner is not None:
+        if not body.touched:
+            journal.append((_untouch, body))
+            body.touched = True
+        body = body.owner.graph
+
+
+def _rewire_bodies(owner: Node, a: Value, b: Value, journal: list[tuple[Any, ...]]) -> None:
+    """A reader inside a body, or a body that hands `a` out: its own graph changes as well."""
+    if owner.graph is not None and owner.graph is not a.graph:
+        _touch(owner.graph, journal)
+    for body in owner.bodies:
+        if any(x is a for x in body.outputs):
+            _touch(body, journal)
+            journal.append((_outputs, body, list(body.outputs)))
+            body.outputs[:] = [b if x is a else x for x in body.outputs]
+
+
+def _rename(v: Value, name: str, journal: list[tuple[Any, ...]]) -> None:
+    journal.append((_unname, v, v.name, [(n, n.dirty) for n in v.uses], v.producer and v.producer.dirty))
+    v.name = name
+    if v.producer is not None:
+        v.producer.dirty = True
+    for r in v.uses:
+        r.dirty = True
+        if r.graph is not None and r.graph is not v.graph:
+            _touch(r.graph, journal)
+        for b in r.bodies:
+            if any(x is v for x in b.outputs):
+                _touch(b, journal)
+
+
+# inverse steps
+def _set_bytes(editor: Editor, n: int) -> None:
+    editor.bytes = n
+
+
+def _move(g: Graph, n: Node, was: Any) -> None:
+    g.unlink(n)
+    g.link(n, was)
+
+
+def _rewire(r: Node, ins: list[Value | None], a: Value, b: Value, k: int, dirty: bool) -> None:
+    r.inputs = ins
+    use(b, r, -k)
+    use(a, r, k)
+    r.dirty = dirty
+
+
+def _output(g: Graph, outputs: list[Value], a: Value, b: Value) -> None:
+    g.outputs[:] = outputs
+    a.is_output, b.is_output = True, False
+
+
+def _outputs(g: Graph, outputs: list[Value]) -> None:
+    g.outputs[:] = outputs
+
+
+def _unname(v: Value, name: str, dirty: list[tuple[Node, bool]], producer: bool | None) -> None:
+    v.name = name
+    if v.producer is not None and producer is not None:
+        v.producer.dirty = producer
+    for n, d in dirty:
+        n.dirty = d
+
+
+def _unfix(
+    model: Model, g: Graph, inputs: list[Value], fixed: list[tuple[Value, Dims | None]], ir_version: int
+) -> None:
+    g.inputs[:] = inputs
+    for v, dims in fixed:
+        v.is_input, v.dims = True, dims
+    model.proto.ir_version = ir_version
+
+
+_ADOPTED}), (_set_bytes, self, self.bytes)]
         for k in _ADOPTED:
             setattr(model, k, getattr(new, k))
         for g in model.graphs():

@@ -653,6 +653,22 @@ def test_rename_reaches_readers_in_bodies() -> None:
     assert b"s1_1" in m.bytes()
 
 
+def test_initializers_leave_the_inputs_at_ir_3() -> None:
+    m = Subject("g (float[3] x) => (float[3] y) <float[3] w = {1, 2, 3}> { y = Add(x, w) }")
+    proto = ModelProto()
+    proto.CopyFrom(m.proto)
+    proto.ir_version = 3
+    proto.graph.input.append(helper.make_tensor_value_info("w", 1, ["n"]))
+    m.load(proto)
+    w, before = m["w"], m.bytes()
+    assert m.edit.fix_initializers(m.model.graph) and w.is_const and w.dims == (3,)
+    after = lower(m.model)
+    assert after.ir_version == 4 and [i.name for i in after.graph.input] == ["x"]
+    assert not m.edit.fix_initializers(m.model.graph)
+    m.edit.undo()
+    assert m.bytes() == before and not w.is_const and w.dims == m.model.graph.inputs[1].dims != (3,)
+
+
 def test_new_nodes_have_names_of_their_own() -> None:
     m = Subject(CHAIN)
     proto = ModelProto()
