@@ -62,9 +62,6 @@ class Poly:
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> Dim:
-        return self * -1
-
     def __sub__(self, other: Dim) -> Dim:
         return self + other * -1
 

@@ -65,7 +65,7 @@ def infer(node: Node, opsets: dict[str, int], *, staged: bool = True) -> None:
             for o, (dtype, dims) in zip(node.outputs, every):
                 o.dtype = dtype or o.dtype
                 improve(o, dims)
-            covered = bool(out.dtype)
+            covered = all(o.dtype for o in node.outputs)
         elif row is not None:
             dtype = _dtype(node, ins)
             found = row(node, ins)
@@ -227,7 +227,6 @@ for _op in (
         "Hardmax",
         "LayerNormalization",
         "RMSNormalization",
-        "Dropout",
         "BatchNormalization",
         "InstanceNormalization",
         "GroupNormalization",
@@ -545,7 +544,14 @@ def _top_k(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
     return [(ins[0].dtype, out), (INT64, out)]
 
 
-_MANY.update(Split=_split, Attention=_attention, TopK=_top_k)
+def _dropout(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None:
+    x = _dims(ins[0])
+    if x is None or ins[0] is None:
+        return None
+    return [(ins[0].dtype, x), (0, x)][: len(n.outputs)]  # before opset 10, the mask was no bool
+
+
+_MANY.update(Split=_split, Attention=_attention, TopK=_top_k, Dropout=_dropout)
 
 
 _REDUCTIONS = [op for op in form.MOVED if op.startswith("Reduce")]

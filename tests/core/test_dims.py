@@ -152,6 +152,14 @@ def test_bounds_are_found() -> None:
     assert (apply("mod", S * 6, 3), apply("floordiv", S * 6, 3), apply("mod", S, 0)) == (0, S * 2, None)
 
 
+def test_functions_are_canonical() -> None:
+    assert apply("floordiv", 7, 2) == 3 and apply("mod", -7, 3) == 2 and apply("min", 7, 2) == 2
+    assert apply("min", S, 512) == apply("min", 512, S) and apply("max", S, T) == apply("max", T, S)
+    low, rest = apply("max", S - 1, 0), apply("mod", S - 1, 4)
+    assert low is not None and rest is not None
+    assert never_negative(low) and never_negative(rest) and apply("max", low * 2, 0) == low * 2
+
+
 def test_mentions() -> None:
     m = apply("min", S, 512)
     assert m is not None

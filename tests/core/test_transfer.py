@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 from conftest import NodeCase
 from onnx import ModelProto, numpy_helper
@@ -322,3 +324,31 @@ def test_a_malformed_node_of_a_file_is_left_alone() -> None:
         constants="<int64[1] k = {9}>",
     )
     assert [dims_of(m, n) for n in "abcy"] == ["?", "?", "?", "3, 4"]
+
+
+LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "squeezenet", "inception_v2", "resnet50"])
+def test_every_value_of_a_network(name: str) -> None:
+    """All inner values of onnx's own networks, the batch a name, are as ONNX Runtime computes them."""
+    proto = onnx.load(LIGHT / f"light_{name}.onnx")
+    weights = {t.name for t in proto.graph.initializer}
+    (image,) = (i for i in proto.graph.input if i.name not in weights)
+    proto.ir_version = 8  # at which initializers need not be inputs
+    del proto.graph.input[:], proto.graph.value_info[:]
+    image.type.tensor_type.shape.dim[0].dim_param = "batch"
+    proto.graph.input.append(image)
+    for o in proto.graph.output:
+        o.type.tensor_type.ClearField("shape")
+    m = lift(proto)
+    propagate(m)
+    made = [v for n in m.graph for v in n.outputs if v.name]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=v.name) for v in made if not v.is_output)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    x = np.zeros([1, *(d.dim_value for d in image.type.tensor_type.shape.dim[1:])], "f")
+    found = dict(zip([o.name for o in session.get_outputs()], session.run(None, {image.name: x})))
+    for v in made:
+        assert verdict(v, found[v.name], {"batch": 1}) == "", (v, v.dims, found[v.name].shape)
