@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
-from answers import CannotRun, Runner, differ_all, interface
+from answers import CannotRun, Runner, differ, differ_all, interface
 from core.random_models import random_model, runnable
-from watched import Watched
+from watched import Watched, valid
 
 from optimizer.core.edit import Editor
 from optimizer.core.graph import lower
@@ -47,6 +48,28 @@ def told(seed: int, decided: bool) -> bool:
     why = differ_all(want, Runner(own[1])(feeds), 64.0)
     assert not why, f"seed {seed}: {why}"
     return True
+
+
+def test_a_name_that_shadows_an_outer_one_gets_its_own() -> None:
+    """ONNX forbids it and files have it; the nearest maker counts, as in every language with scopes."""
+    text = """<ir_version: 11, opset_import: ["": 23]>
+    g (bool c, float[N] x) => (float[N] y) {
+      a = Exp(x)
+      z = If(c) <
+        then_branch = t () => (float[N] p) { a = Neg(x)  p = Abs(a) },
+        else_branch = e () => (float[N] q) { b = Neg(a)  q = Abs(b) }
+      >
+      y = Add(z, a)
+    }"""
+    editor = Watched(read(onnx.parser.parse_model(text)), checker=False)
+    pipeline.run(editor, STEPS)
+    after = lower(editor.model)
+    valid(after, "at the end")
+    x = np.asarray([1, -2, 3], np.float32)
+    for c in (True, False):
+        (got,) = Runner(after)({"c": np.asarray(c), "x": x})
+        assert not differ(np.exp(x) + (np.abs(x) if c else np.exp(x)), got, 2.0)
+    editor.undo_all()
 
 
 @pytest.mark.parametrize("decided", [False, True])

@@ -8,7 +8,7 @@ from functools import lru_cache
 import pytest
 from answers import ON, REGIMES, CannotRun, Feeds, Runner, bindings, differ_all, exposing, feeds, interface
 from goldens import Golden, apply, goldens
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, numpy_helper
 from watched import Watched, valid
 
 from optimizer.core.edit import Editor, Fidelity
@@ -59,6 +59,18 @@ def same_answers(before: ModelProto, after: ModelProto, *, exact: bool) -> None:
         assert not told, f"{name}, optimizations on: {told}"
 
 
+def weights(model: ModelProto) -> int:
+    """Bytes of the constants of a model, those in bodies and attributes included."""
+    tensors: list[TensorProto] = []
+    graphs = [model.graph]
+    for g in graphs:
+        tensors += g.initializer
+        for a in (a for n in g.node for a in n.attribute):
+            graphs += [a.g, *a.graphs]
+            tensors += [a.t, *a.tensors]
+    return sum(numpy_helper.to_array(t).nbytes for t in tensors if t.data_type)
+
+
 def exact(editor: Editor) -> bool:
     return all(e.fidelity is Fidelity.EXACT for e in editor.log)
 
@@ -103,6 +115,7 @@ def test_whole_pipeline_keeps_answers_interface_and_settles(golden: Golden) -> N
     once = lower(editor.model)
     assert interface(once) == interface(golden.before)
     valid(once, "at the end")
+    assert weights(once) <= 1.01 * weights(golden.before) + 512
     same_answers(golden.before, once, exact=exact(editor))
     again = Editor(read(once))
     pipeline.run(again, steps)
