@@ -467,9 +467,12 @@ def _slice(n: Node, ins: list[Value | None]) -> Loose | None:
     return out
 
 
+_TO_THE_END = ((1 << 31) - 1, (1 << 63) - 1)  # of a forward slice; backwards, the runtime and the text disagree
+
+
 def _sliced(d: Dim | None, start: Dim | None, end: Dim | None, step: int) -> Dim | None:
     """The length of x[start:end:step] where x has length d."""
-    if d is None or start is None or end is None:
+    if d is None or start is None or end is None or (step < 0 and end in _TO_THE_END):
         return None
     if isinstance(d, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(d)[max(start, -d) if step < 0 else start : end : step])
@@ -548,7 +551,8 @@ def _dropout(n: Node, ins: list[Value | None]) -> list[tuple[int, Loose]] | None
     x = _dims(ins[0])
     if x is None or ins[0] is None:
         return None
-    return [(ins[0].dtype, x), (0, x)][: len(n.outputs)]  # before opset 10, the mask was no bool
+    out: list[tuple[int, Loose]] = [(ins[0].dtype, x), (0, x)]  # before opset 10, the mask was no bool
+    return out[: len(n.outputs)]
 
 
 _MANY.update(Split=_split, Attention=_attention, TopK=_top_k, Dropout=_dropout)
@@ -881,6 +885,8 @@ def _slice_value(n: Node, ins: list[Value | None]) -> Array | None:
     cut = [slice(None)] * k.ndim
     for a, s, e, t in zip(axes, starts, ends, steps):
         size = k.shape[a]
+        if t < 0 and e in _TO_THE_END:
+            return None
         if t < 0:  # a start before the first element is the first one, which numpy sees otherwise
             s, e = max(s, -size), None if e < -size else e
         cut[a] = slice(s, e, t)

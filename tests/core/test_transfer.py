@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from optimizer.core.form import Decline
 from optimizer.core.graph import Model, Value, lift
 from optimizer.core.propagate import propagate
 from optimizer.core.tensor import onnx_dtype
-from optimizer.core.transfer import improve
+from optimizer.core.transfer import _sliced, improve
 
 LARGEST = 64  # elements of an input that becomes a constant
 # how a node test is told: sizes as they are; small integer inputs as constants; then also each dim by a name of its own
@@ -229,6 +230,27 @@ def test_two_spellings_of_a_shape_are_one() -> None:
         int64[1] huge = {9223372036854775807}, int64[2] p = {3, -1}>""",
     )
     assert dims_of(m, "c") == "max(-1+s,0), 4" and dims_of(m, "y") == "3, floordiv(4*s,3)"
+
+
+def test_slices_are_as_long_as_onnx_runtime_cuts_them() -> None:
+    text = """<ir_version: 9, opset_import: ["": 20]> g (float[s] x, int64[1] a, int64[1] b, int64[1] k) => (float[t] y)
+    <int64[1] zero = {0}> { y = Slice(x, a, b, zero, k) }"""
+    session = onnxruntime.InferenceSession(
+        onnx.parser.parse_model(text).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    r = Random(0)
+    ends = [*range(-9, 10), 2**31 - 1, -(2**31), 2**63 - 1, -(2**63)]
+    said: Counter[bool] = Counter()
+    for _ in range(4000):
+        d, start, end, step = r.randint(0, 6), r.choice(ends), r.choice(ends), r.choice([1, 1, 1, 2, 3, -1, -1, -2])
+        feeds = {"x": np.zeros(d, "f"), **{n: np.array([v]) for n, v in zip("abk", (start, end, step))}}
+        (y,) = session.run(None, feeds)
+        backwards_to_the_end = step < 0 and end in (2**31 - 1, 2**63 - 1)  # which texts and runtimes read differently
+        assert _sliced(d, start, end, step) == (None if backwards_to_the_end else len(y)), (d, start, end, step)
+        symbolic = _sliced(D.named("s"), start, end, step)
+        said[symbolic is not None] += 1
+        assert symbolic is None or D.evaluate(symbolic, {"s": d}.__getitem__) == len(y), (d, start, end, step, symbolic)
+    assert said[True] > 800
 
 
 def test_unknown_dims_are_their_own() -> None:
