@@ -654,6 +654,8 @@ def _conv(n: Node, ins: list[Value | None]) -> Loose | None:
             continue
         if auto in ("SAME_UPPER", "SAME_LOWER"):
             q = D.apply("floordiv", d + (strides[i] - 1), strides[i])
+            if n.op != "Conv" and dilations[i] != 1:  # where the runtime pads for less than the dilated window
+                q = None
         else:
             p = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
             q = D.apply("floordiv", d + (p - dilations[i] * (k - 1) - 1), strides[i])
@@ -676,11 +678,13 @@ def _conv_transpose(n: Node, ins: list[Value | None]) -> Loose | None:
     for i in range(spatial):
         if asked:
             out.append(asked[i - spatial])
-        elif auto in ("SAME_UPPER", "SAME_LOWER"):
-            out.append(x[2 + i] * strides[i])
+            continue
+        window = (w[2 + i] - 1) * dilations[i] + 1 + extra[i]
+        if auto in ("SAME_UPPER", "SAME_LOWER"):  # by cutting off, never by padding with zeros
+            out.append(x[2 + i] * strides[i] if D.never_negative(window - strides[i]) else None)
         else:
             p = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
-            out.append((x[2 + i] - 1) * strides[i] + extra[i] + (w[2 + i] - 1) * dilations[i] + 1 - p)
+            out.append((x[2 + i] - 1) * strides[i] + window - p)
     return out
 
 

@@ -14,7 +14,7 @@ import onnx.parser
 import onnxruntime
 import pytest
 from conftest import NodeCase
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from optimizer.core import dims as D
 from optimizer.core.edit import Editor
@@ -251,6 +251,49 @@ def test_slices_are_as_long_as_onnx_runtime_cuts_them() -> None:
         said[symbolic is not None] += 1
         assert symbolic is None or D.evaluate(symbolic, {"s": d}.__getitem__) == len(y), (d, start, end, step, symbolic)
     assert said[True] > 800
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"])
+def test_windows_slide_as_in_onnx_runtime(op: str) -> None:
+    r = Random(op)
+    ran: Counter[bool] = Counter()
+    for _ in range(150):
+        kernel, strides = [[r.randint(1, 3), r.randint(1, 3)] for _ in range(2)]
+        attributes: dict[str, Any] = {"strides": strides, "kernel_shape": kernel}
+        if r.random() < 0.5 and op != "AveragePool":
+            attributes["dilations"] = [r.randint(1, 2), r.randint(1, 2)]
+        if r.random() < 0.6:
+            attributes["pads"] = [r.randint(0, k - 1) for k in kernel * 2]
+        else:
+            attributes["auto_pad"] = r.choice(["VALID", "SAME_UPPER", "SAME_LOWER", "NOTSET"])
+        if op.endswith("Pool") and r.random() < 0.3:
+            attributes["ceil_mode"] = 1
+        if op == "ConvTranspose" and r.random() < 0.5:
+            attributes["output_padding"] = [r.randint(0, s - 1) for s in strides]
+        shape = [2, 4, r.randint(4, 9), r.randint(4, 9)]
+        convolves = op.startswith("Conv")
+        node = helper.make_node(op, ["x", "w"] if convolves else ["x"], ["y"], **attributes)
+        weight = numpy_helper.from_array(
+            np.ones([4, 3, *kernel] if op == "ConvTranspose" else [3, 4, *kernel], "f"), "w"
+        )
+        graph = helper.make_graph(
+            [node], "g", [helper.make_tensor_value_info("x", 1, ["b", "c", "h", "w"])], [onnx.ValueInfoProto(name="y")],
+            [weight] if convolves else [],
+        )  # fmt: skip
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=9)
+        try:
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            (y,) = session.run(None, {"x": np.zeros(shape, "f")})
+        except Exception:  # windows that do not fit, dilated SAME: the runtime refuses them
+            ran[False] += 1
+            continue
+        ran[True] += 1
+        m = lift(model)
+        propagate(m)
+        told = verdict(m.graph.outputs[0], y, dict(zip("bchw", shape)))
+        assert not told.startswith("wrong"), (attributes, shape, told)
+        assert told == "" or "ceil_mode" in attributes or "SAME" in attributes.get("auto_pad", ""), (attributes, told)
+    assert ran[True] > 90
 
 
 def test_unknown_dims_are_their_own() -> None:
