@@ -88,7 +88,7 @@ def judge(case: NodeCase, mode: str) -> str:
     except CannotRun as e:
         return f"does not run any more: {e}"
     told = _differ(want, got)
-    if not told or _differ(want, run(feeds)):  # the original differs from itself: it draws numbers
+    if not told or any(_differ(want, run(feeds)) for _ in range(8)):  # the original differs from itself: it draws
         return "" if [_shape(x) for x in want] == [_shape(x) for x in got] else "another shape or type"
     return "" if not _differ([_array(x) for x in case.outputs], got) else told
 
