@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from conftest import NodeCase
-from onnx import ModelProto, NodeProto
+from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 from random_models import random_model
 
 from optimizer.core.errors import BadInput
-from optimizer.core.graph import Model, anchor, check, encloses, lift, lower
+from optimizer.core.graph import Model, anchor, body_names, check, encloses, lift, lower
+from optimizer.core.tensor import Tensor
 
 CHAIN = "g (float[n,3] x) => (float[n,3] y) { a = Relu(x)  b = Neg(a)  y = Exp(b) }"
 IF = """g (float[n,3] x, bool c) => (float[n,3] y) {
@@ -89,8 +91,10 @@ def test_headers_come_back() -> None:
     proto.graph.doc_string = "g"
     proto.graph.quantization_annotation.add(tensor_name="a")
     proto.functions.add(name="f", domain="d")
+    proto.graph.value_info.append(helper.make_tensor_value_info("a", 1, ["n", 3]))
     m = lift(proto)
     assert text_of(lower(m)) == text_of(proto) and ("d", "f") in m.functions
+    assert m.graph.infos.keys() == {"a", "y"}  # what the file declares of inner values and outputs
     m.opsets["com.acme"] = 1
     m.opsets[""] = 21
     assert [(o.domain, o.version) for o in lower(m).opset_import] == [("", 21), ("com.acme", 1)]
@@ -213,3 +217,55 @@ def test_the_check_sees_damage(damage: Any) -> None:
     damage(m)
     with pytest.raises(AssertionError):
         check(m)
+
+
+def test_attributes_are_python_values() -> None:
+    inner = onnx.parser.parse_graph("t () => (float s) { s = Relu(a) }")
+    given: dict[str, Any] = {
+        "f": 0.5, "i": 3, "s": "text", "b": b"\xff", "fs": [0.5, 1.5], "is_": [1, 2], "ss": ["a", "b"],
+        "t": numpy_helper.from_array(np.arange(3)), "g": inner, "gs": [inner, inner],
+        "tp": helper.make_tensor_type_proto(1, [2]),
+    }  # fmt: skip
+    proto = parse("g (float a) => (float y) { y = Relu(a) }")
+    proto.graph.node[0].CopyFrom(helper.make_node("F", ["a"], ["y"], domain="d", **given))
+    m = lift(proto)
+    n = m.graph.next
+    read = n.attributes
+    assert [read[k] for k in ("f", "i", "s", "b", "fs", "is_", "ss")] == [
+        0.5,
+        3,
+        "text",
+        b"\xff",
+        [0.5, 1.5],
+        [1, 2],
+        ["a", "b"],
+    ]
+    assert isinstance(read["t"], Tensor) and read["t"].numpy().tolist() == [0, 1, 2]
+    assert isinstance(read["tp"], AttributeProto) and isinstance(read["g"], AttributeProto) and len(n.bodies) == 3
+    assert body_names(n) == ["g", "gs[0]", "gs[1]"] and len(m.graph.inputs[0].uses) == 4
+    want = text_of(proto)
+    touch_everything(m)
+    assert text_of(lower(m)) == want
+    forget_protos(m)
+    check(m)
+    assert without_protos_quirks(lower(m)) == without_protos_quirks(proto)
+
+
+def test_a_reference_to_a_function_s_attribute_stays_one() -> None:
+    proto = parse(CHAIN)
+    proto.graph.node[0].attribute.add(name="alpha", ref_attr_name="outer", type=AttributeProto.FLOAT)
+    assert isinstance(lift(proto).graph.next.attributes["alpha"], AttributeProto)
+
+
+def test_sparse_initializers_stay_as_they_are() -> None:
+    proto = parse("g (float[2,3] x) => (float[2,3] y) { y = Add(x, w) }")
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.ones(1, "f"), "w"), numpy_helper.from_array(np.array([4])), [2, 3]
+    )
+    proto.graph.sparse_initializer.append(sparse)
+    m = lift(proto)
+    w = m.graph.next.inputs[1]
+    check(m)
+    assert w is not None and (w.dtype, w.dims, w.const, w.is_const) == (1, (2, 3), None, False)
+    touch_everything(m)
+    assert text_of(lower(m)) == text_of(proto)
