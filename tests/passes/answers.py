@@ -193,7 +193,8 @@ def differ(a: Any, b: Any, ulps: float = 0.0, *, finite_only: bool = False) -> s
         return f"{b.dtype}{list(b.shape)} instead of {a.dtype}{list(a.shape)}"
     if "float" not in a.dtype.name:
         return "" if np.array_equal(a, b) else f"{b.ravel()[:8]} instead of {a.ravel()[:8]}"
-    x, y = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN of bfloat16
+        x, y = a.astype(np.float64), b.astype(np.float64)
     eps = _EPS.get(a.dtype) or float(ml_dtypes.finfo(a.dtype).eps)
     finite = np.isfinite(x)
     scale = float(np.abs(x[finite]).max(initial=0.0))
