@@ -777,6 +777,16 @@ def test_a_nested_body_is_inlined_with_its_captures() -> None:
 # ── the log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_value_infos_of_what_is_gone_go() -> None:
+    m = Subject("g (float[n,3] x) => (float[n,3] y) { a = Relu(x)  b = Neg(a)  c = Exp(b)  y = Abs(c) }")
+    proto = ModelProto()
+    proto.CopyFrom(m.proto)
+    proto.graph.value_info.extend(helper.make_tensor_value_info(name, 1, ["n", 3]) for name in "abc")
+    m.load(proto)
+    assert m.asks([m["c"]], [m.op.Tanh(m["a"])]) == ""
+    assert [i.name for i in lower(m.model).graph.value_info] == ["a", "c"]  # the new value has the old one's
+
+
 def test_undo_to_any_edit() -> None:
     m = Subject(IF)
     states = [m.bytes()]

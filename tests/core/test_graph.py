@@ -179,6 +179,24 @@ def test_readers_in_bodies_count_as_themselves() -> None:
     assert [g.path() for g in m.graphs()] == [[], ["If.then_branch"], ["If.else_branch"]]
 
 
+def test_an_owner_reads_what_nested_bodies_capture_and_hand_out() -> None:
+    m = lift(
+        parse(
+            """g (float[n,3] x, bool c) => (float[n,3] y) {
+            a = Relu(x)  b = Neg(x)
+            y = If(c) <then_branch = t () => (float[n,3] s) {
+                s = If(c) <then_branch = t2 () => (float[n,3] p) { p = Exp(a) },
+                           else_branch = e2 () => (float[n,3] b) { }> },
+              else_branch = e () => (float[n,3] a) { }> }"""
+        )
+    )
+    c, y = m.graph.inputs[1], m.graph.prev
+    assert sorted(v.name for v in y.reads()) == ["a", "a", "b", "c", "c"]
+    assert sorted(v.name for v in y.bodies[0].captures()) == ["a", "b", "c"]
+    assert c.uses == {y: 1, y.bodies[0].next: 1}
+    check(m)
+
+
 def test_labels_are_numbered_anew_when_used_up() -> None:
     m = lift(parse(CHAIN))
     first, last = m.graph.next, m.graph.prev
