@@ -22,7 +22,7 @@ lint: $(VENV)/.installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-all: $(VENV)/.installed lint

@@ -217,6 +217,18 @@ def never_zero(d: Dim) -> bool:
     return d > 0 if isinstance(d, int) else never_negative(d - 1)
 
 
+def vanishes_with(x: Dim, d: Dim) -> bool:
+    """Whether x is 0 wherever d is.
+
+    Sufficient: the terms of d only add up, and each term of x has all names of one of them.
+    """
+    if x == 0 or never_zero(d) or x == d:
+        return True
+    if isinstance(x, int) or isinstance(d, int) or not never_negative(d):
+        return False
+    return any(all(set(k) <= set(t) for t in x.terms) for k in d.terms)
+
+
 def evaluate(d: Dim, binding: Callable[[str], int]) -> int:
     """The size of `d` when each name has the size `binding(name)`."""
     if isinstance(d, int):

@@ -267,16 +267,35 @@ def _reshape(n: Node, ins: list[Value | None]) -> Loose | None:
         return [None] * length[0] if length is not None and isinstance(length[0], int) else None
     want: list[Dim | None] = list(target.ravel())
     zero_is_zero = bool(n.attributes.get("allowzero", 0))
-    # where a polynomial is 0 at run time the run copies x's dim, which is then 0 as well or the run is undefined
     out: list[Dim | None] = list(want)
     if not zero_is_zero:
-        out = [d if d is None or d != 0 else x[i] if x is not None and i < len(x) else None for i, d in enumerate(want)]
+        for i, d in enumerate(want):
+            if d == 0:
+                out[i] = x[i] if x is not None and i < len(x) else None
+            elif not _is_its_size(i, want, x):
+                out[i] = None
     holes = [i for i, d in enumerate(out) if d is None or d == -1]
     if len(holes) == 1 and want[holes[0]] == -1 and x is not None:
         rest = D.product(d for d in out if d is not None and d != -1)
         q = D.quotient(D.product(x), rest)
         out[holes[0]] = D.apply("floordiv", D.product(x), rest) if q is None and D.never_zero(rest) else q
     return [None if d == -1 else d for d in out]
+
+
+def _is_its_size(i: int, want: list[Dim | None], x: Dims | None) -> bool:
+    """Whether entry i of a Reshape's target is the size of the result there, though a computed 0 copies x's dim.
+
+    It is where it is never 0, where x's dim is 0 whenever it is, and where no run is defined in which it is 0 alone.
+    """
+    d = want[i]
+    if d is None or isinstance(d, int) or D.never_zero(d):
+        return True
+    if x is None:
+        return False
+    if i >= len(x) or D.vanishes_with(x[i], d):
+        return True
+    others = [e for k, e in enumerate(want) if k != i and e is not None]
+    return len(others) == len(want) - 1 and all(map(D.never_zero, others)) and D.product(x) == D.product([d, *others])
 
 
 @_row("Flatten")

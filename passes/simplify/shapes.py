@@ -1,9 +1,8 @@
 """Shape arithmetic read off the analysis: a computed target becomes the canonical constant one, or the node goes.
 
 With symbolic dims, 0 copies a dim and −1 stands for one that is left over. −1 is written only where it is sound for
-sizes of zero as well: where every other entry is never zero, or where the source itself wrote −1 there. A computed size
-that turns out 0 counts as 0: Reshape takes it for a copy of the dim at its place, so that x [3, 0, 4] to [3·0, −1]
-gives [3, 0] and not [0, 4], which no exporter means.
+sizes of zero as well: where every other entry is never zero, or where the source itself wrote −1 there. Reshape takes
+a computed 0 for a copy of the dim at its place, so that the analysis knows a size only where the two cannot differ.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from optimizer.core.rule import procedure
 INT64 = 7
 
 
-@procedure(fidelity=Fidelity.EXACT, domain="a computed size of 0 is a size, and no copy")
+@procedure(fidelity=Fidelity.EXACT)
 def reshape_target(editor: Editor, graph: Graph) -> None:
     """Reshape(x, computed shape) → Reshape(x, [0 | d | −1, …]), or x where it has that shape already"""
     for n in editor.news("shapes.reshape_target", graph):
