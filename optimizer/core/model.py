@@ -6,14 +6,14 @@ import gc
 import hashlib
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Union
 
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import AttributeProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from optimizer.core import wire
 from optimizer.core.errors import BadInput, ToolFailure
@@ -248,8 +248,44 @@ def to_proto(model: Model) -> ModelProto:
 
 def graph_hash(model: Model) -> str:
     """sha256 of the model without the contents of its weights of 1 KiB or more, wherever these lie."""
-    whole = Buffer(wire.gather(wire.replace(_skeleton(model), wire.small)))
-    return "sha256:" + hashlib.sha256(wire.gather(wire.replace(wire.split(whole), wire.nothing))).hexdigest()
+    q = lower(model)
+    _strip_graph(q.graph)
+    for f in q.functions:
+        _strip_nodes(f.node)
+    return "sha256:" + hashlib.sha256(q.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _strip_graph(g: GraphProto) -> None:
+    for t in g.initializer:
+        _strip(t)
+    for s in g.sparse_initializer:
+        _strip(s.values)
+        _strip(s.indices)
+    _strip_nodes(g.node)
+
+
+def _strip_nodes(nodes: Iterable[NodeProto]) -> None:
+    for n in nodes:
+        for a in n.attribute[:]:
+            if a.HasField("t"):
+                _strip(a.t)
+            if a.HasField("g"):
+                _strip_graph(a.g)
+            for t in (*a.tensors, *(t for s in (a.sparse_tensor, *a.sparse_tensors) for t in (s.values, s.indices))):
+                _strip(t)
+            for g in a.graphs:
+                _strip_graph(g)
+
+
+def _strip(t: TensorProto) -> None:
+    """Take a large tensor's data out; a small one's lies in the proto, wherever it came from."""
+    region = Region.of(t)
+    if region is None and len(t.raw_data) < wire.LARGE:
+        return
+    for field in ("raw_data", "external_data", "data_location"):
+        t.ClearField(field)
+    if region is not None and region.length < wire.LARGE:
+        t.raw_data = bytes(region.view())
 
 
 def weights(model: Model, *, full: bool = False) -> list[dict[str, Any]]:

@@ -120,9 +120,11 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             place = Path(stack.enter_context(_beside(request.out)))
         name = request.out.name if request.out is not None else source.name
         result = place / "result" / name
-        result.parent.mkdir()
-        files = file_edge.write(m, result)
-        size = sum(f.stat().st_size for f in files)
+        files: list[Path] = []
+        if request.out is not None or request.validate or request.bench or wanted:  # else nobody looks at a file
+            result.parent.mkdir()
+            files = file_edge.write(m, result)
+        size = sum(f.stat().st_size for f in files) if files else None
 
         judged = None
         why = ""
@@ -177,7 +179,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             "expect": outcomes,
             "warnings": [*m.warnings, *(w for w in (judged.warnings if judged is not None else ()) if w)],
         }
-        written = file_edge.read(result)
+        written = file_edge.read(result) if files else m
         receipt["output"] = {
             **receipts.file_facts(written, None, full=request.hash_full),
             "path": str(request.out) if published else None,
@@ -258,7 +260,7 @@ def _bench_dims(request: Request, card: Card | None) -> dict[str, int]:
 
 
 def _measured(
-    bytes_before: int, bytes_after: int, before: Mapping[str, int], after: Mapping[str, int],
+    bytes_before: int, bytes_after: int | None, before: Mapping[str, int], after: Mapping[str, int],
     judged: Validation | None, timed: Bench | None,
 ) -> dict[str, tuple[float | None, float | None]]:  # fmt: skip
     task = judged.task if judged is not None else None

@@ -64,10 +64,16 @@ class Result:
             BadInput: the place is taken or cannot be written to.
             ToolFailure: the disk is full.
         """
-        files = file_edge.write(self._model, path, force=force)
-        beside = Path(f"{path}.receipt.json")
-        beside.write_text(self.receipt_text(), encoding="utf-8")
-        return [*files, beside]
+        with file_edge.no_collection():
+            files = file_edge.write(self._model, path, force=force)
+            self.receipt["output"] |= {
+                "path": str(path),
+                "bytes": sum(f.stat().st_size for f in files),
+                "weights": file_edge.weights(file_edge.read(path)),
+            }
+            beside = Path(f"{path}.receipt.json")
+            beside.write_text(self.receipt_text(), encoding="utf-8")
+            return [*files, beside]
 
     def receipt_text(self) -> str:
         return receipts.text(self.receipt, [receipts.log_row(e) for e in self.log])
