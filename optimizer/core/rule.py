@@ -17,12 +17,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, NoReturn
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 
 from optimizer.core.edit import Editor, Evidence, Fidelity, Ops
-from optimizer.core.errors import ToolFailure
+from optimizer.core.errors import BadInput, ToolFailure
 from optimizer.core.form import Decline
 from optimizer.core.graph import Graph, Node, Value, anchor
 from optimizer.core.pattern import ALGEBRA, EPS, Algebra, Compiled, Match, Pattern, Remainder, read_once
@@ -30,6 +30,8 @@ from optimizer.core.tensor import SPILL, Array
 
 ROUNDS = 64  # each rule lowers its pass's potential, so a pass that takes longer is a bug
 EDITS = 64  # of one sweep, per node it began with
+P = ParamSpec("P")
+R = TypeVar("R")
 _MALFORMED = (
     ArithmeticError,
     ValueError,
@@ -72,7 +74,23 @@ class Procedure:
     evidence: Evidence = Evidence.LAW
 
 
-Step = Rule | Procedure
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned(Generic[P, R]):
+    """A change that a plan decides: called with an editor and the plan, it writes what the plan says."""
+
+    name: str
+    equation: str
+    function: Callable[Concatenate[Editor, P], R]
+    fidelity: Fidelity
+    domain: str = ""
+    evidence: Evidence = Evidence.LAW
+
+    def __call__(self, editor: Editor, *args: P.args, **kwargs: P.kwargs) -> R:
+        with editor.under(self.name, self.fidelity, self.evidence):
+            return self.function(editor, *args, **kwargs)
+
+
+Step = Rule | Procedure | Planned[Any, Any]
 
 
 def rule(
@@ -126,6 +144,17 @@ def procedure(
 
     def make(function: Callable[[Editor, Graph], None]) -> Procedure:
         return Procedure(function.__name__, _equation(function), function, fidelity, domain)
+
+    return make
+
+
+def planned(
+    name: str, *, fidelity: Fidelity = Fidelity.LOSSY, domain: str = ""
+) -> Callable[[Callable[Concatenate[Editor, P], R]], Planned[P, R]]:
+    """The decorated `f(editor, plan)` writes a plan; its verb makes the plan, so a recipe cannot call it."""
+
+    def make(function: Callable[Concatenate[Editor, P], R]) -> Planned[P, R]:
+        return Planned(name, _equation(function), function, fidelity, domain)
 
     return make
 
@@ -326,10 +355,16 @@ class Pass:
             without: names of steps to leave out.
 
         Raises:
+            BadInput: a step writes a plan, which only its verb makes.
             ToolFailure: the steps never settle.
         """
         start = len(editor.log)
         steps = [s for s in self.steps if s.name not in without]
+        if any(isinstance(s, Planned) for s in steps):
+            raise BadInput(
+                f"the pass {self.name!r} writes a plan, and a list of passes makes none",
+                fix=f"graphwright {self.name} makes one and writes it",
+            )
         for _ in range(ROUNDS):
             before = len(editor.log)
             for at, (is_rule, group) in enumerate(groupby(steps, lambda s: isinstance(s, Rule))):

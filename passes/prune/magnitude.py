@@ -12,6 +12,7 @@ import numpy as np
 from optimizer.core.edit import Edit, Editor, Fidelity
 from optimizer.core.errors import BadInput
 from optimizer.core.graph import Model, Node, Value
+from optimizer.core.rule import planned
 from optimizer.core.tensor import Array, Tensor, numpy_dtype
 from passes.prune.order import blocks, smallest, width
 from passes.select import named_by, origins
@@ -120,14 +121,14 @@ def plan(
     return PrunePlan(tuple(pruned), left)
 
 
+@planned("prune", fidelity=Fidelity.LOSSY, domain="w is a constant operand of Conv, ConvTranspose, Gemm or MatMul")
 def apply(editor: Editor, plan: PrunePlan) -> None:
-    """Replace each weight of the plan by the masked one, for all its readers."""
+    """w → w where |w| ≥ t, else 0, for all readers of the weight; t as the plan says"""
     names = {v.name: v for g in editor.model.graphs() for v in g.constants()}
-    with editor.under("prune", Fidelity.LOSSY):
-        for w in plan.weights:
-            v = names[w.value]
-            if v.tensor is not None and w.kept < _nonzero(v.tensor):
-                editor.replace([v], [_masked(v.tensor, w)], note=f"{w.kept} of {w.size} kept: {w.why}")
+    for w in plan.weights:
+        v = names[w.value]
+        if v.tensor is not None and w.kept < _nonzero(v.tensor):
+            editor.replace([v], [_masked(v.tensor, w)], note=f"{w.kept} of {w.size} kept: {w.why}")
 
 
 def _readers(model: Model) -> dict[Value, list[Node]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, Value
+from optimizer.core.rule import planned
 from optimizer.core.tensor import Array, Tensor
 from passes.quantize.kernels import RESCALES, is_constant, kernel_of
 from passes.quantize.plan import Quantized, QuantPlan, Unit
@@ -21,13 +22,16 @@ Where no integers are wanted behind one, a sum of one term keeps the two apart.
 _SAME = "quantization keeps shapes"
 
 
+@planned("quantize", fidelity=Fidelity.LOSSY, domain="the target's runtime has an integer kernel for the node")
 def apply(editor: Editor, plan: QuantPlan) -> None:
-    """Write the plan's Q/DQ pairs, one edit a unit; a unit that the editor refuses stays float, and the rest holds."""
+    """x → DequantizeLinear(QuantizeLinear(x)) around what runs in integers, with the plan's scales
+
+    One edit a unit; a unit that the editor refuses stays float, and the rest holds.
+    """
     editor.limit += sum(16 * len(q.scale) for q in plan.values.values())  # scales are the price, not growth by accident
-    with editor.under("quantize", Fidelity.LOSSY):
-        emitter = _Emitter(editor, plan)
-        for unit in plan.units:
-            emitter.emit(unit)
+    emitter = _Emitter(editor, plan)
+    for unit in plan.units:
+        emitter.emit(unit)
 
 
 class _Emitter:

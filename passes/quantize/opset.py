@@ -13,6 +13,7 @@ from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.errors import BadInput
 from optimizer.core.form import Decline, attribute, operands
 from optimizer.core.graph import Attribute, Node, Value
+from optimizer.core.rule import planned
 
 PER_CHANNEL = 13
 _GAINED = frozenset(  # ops that only gained attributes, whose defaults are what they did before
@@ -30,8 +31,11 @@ class _Spelling:
     attributes: dict[str, Attribute]
 
 
+@planned("raise_opset", fidelity=Fidelity.EXACT, domain="no node means something else there")
 def raise_opset(editor: Editor, to: int = PER_CHANNEL) -> bool:
-    """Raise the model to opset `to` by logged edits if it is older; whether it was.
+    """a node of an opset before 13 → the same in the spelling of 13, where a scale can be one number a channel
+
+    Returns whether the model was older than opset `to`; every respelled node is one edit.
 
     Raises:
         BadInput: a node means something else there; nothing was changed.
@@ -44,22 +48,21 @@ def raise_opset(editor: Editor, to: int = PER_CHANNEL) -> bool:
     opset = model.opsets[""]
     changed = [n for n in model.nodes() if _respelled(n, opset, to) is not None]
     began = len(editor.log)
-    with editor.under("raise_opset", Fidelity.EXACT):
-        editor.set_opset(to)
-        for n in changed:
-            s = _respelled(n, opset, to)  # anew: what it reads may have been replaced just now
-            assert s is not None
-            try:
-                new = editor.stage(s.op, s.inputs, s.attributes, len(n.outputs))
-                news = [new] if len(n.outputs) == 1 else new
-                read = [(o, x) for o, x in zip(n.outputs, news) if o.uses or o.is_output]
-                done = editor.replace(*zip(*read), shape="only the spelling changes") if read else editor.remove([n])
-                why = editor.why
-            except Decline as declined:
-                done, why = False, str(declined)
-            if not done:
-                editor.undo(began)
-                raise _cannot(n, opset, to, why)
+    editor.set_opset(to)
+    for n in changed:
+        s = _respelled(n, opset, to)  # anew: what it reads may have been replaced just now
+        assert s is not None
+        try:
+            new = editor.stage(s.op, s.inputs, s.attributes, len(n.outputs))
+            news = [new] if len(n.outputs) == 1 else new
+            read = [(o, x) for o, x in zip(n.outputs, news) if o.uses or o.is_output]
+            done = editor.replace(*zip(*read), shape="only the spelling changes") if read else editor.remove([n])
+            why = editor.why
+        except Decline as declined:
+            done, why = False, str(declined)
+        if not done:
+            editor.undo(began)
+            raise _cannot(n, opset, to, why)
     return True
 
 

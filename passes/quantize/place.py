@@ -16,8 +16,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import networkx as nx
-
 from optimizer.core.form import attribute
 from optimizer.core.graph import Node, Value
 from optimizer.core.target import Target
@@ -116,6 +114,8 @@ class Flow:
 
 def choose(costs: Mapping[Any, tuple[float, float]], flows: Iterable[Flow]) -> set[Any]:
     """Those keys of `costs` (ns as floats, ns as integers) that run in integers when all together is fastest."""
+    import networkx as nx  # takes 0.2 s, which only quantizing should cost
+
     graph: Any = nx.DiGraph()
     integer, float_ = "integer", "float"
     graph.add_nodes_from((integer, float_))

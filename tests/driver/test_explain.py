@@ -59,6 +59,14 @@ def test_a_rule_and_a_pass() -> None:
     assert "dead_code" in names and "gelu" not in names
 
 
+@pytest.mark.parametrize(("rule", "phase"), [("prune", "prune"), ("quantize", "quantize"), ("raise_opset", "quantize")])
+def test_what_a_plan_decides_is_in_the_catalog(rule: str, phase: str) -> None:
+    found = optimizer.explain(name=rule).to_dict()["rules"]
+    assert (rule, phase) in [(row["name"], row["pass"]) for row in found]
+    with pytest.raises(BadInput, match=f"the pass '{phase}' writes a plan"):
+        optimizer.optimize(onnx.parser.parse_model(GELU), passes=f"normalize {phase}", validate=False)
+
+
 @pytest.mark.parametrize("name", ["block_Div", "block_Erf", "block_Mul_1"])
 def test_a_node_of_the_original_became_the_fused_one(out: Path, name: str) -> None:
     life = optimizer.explain(out, name)
