@@ -83,8 +83,8 @@ def describe_edit(row: Row) -> str:
 def _phases() -> dict[str, tuple[Step, ...]]:
     """Pass → its steps: in the order of the presets, then plugins by name."""
     order = re.findall(r"[\w.-]+", f"{LEVELS[2]} {PRUNE} {QUANTIZE}")
-    known = catalog.names()
-    return {name: catalog.find(name).steps for name in dict.fromkeys([*order, *known]) if name in known}
+    known = catalog.all_passes()
+    return {name: known[name].steps for name in dict.fromkeys([*order, *known]) if name in known}
 
 
 def _catalog() -> Explanation:

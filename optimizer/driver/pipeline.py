@@ -52,7 +52,8 @@ def run(
         phase = phases.setdefault(step.name, Phase(step.name))
         editor.phase = step.name
         before, start = len(editor.log), time.perf_counter()
-        p.run(editor, without=without)
+        with catalog.blamed(step.name):
+            p.run(editor, without=without)
         phase.seconds += time.perf_counter() - start
         phase.rules.update(e.rule for e in editor.log[before:])
 

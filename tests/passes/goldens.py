@@ -52,7 +52,7 @@ class Golden:
 @cache
 def steps() -> dict[str, Step]:
     """Every rule and procedure of the catalog by name; what a plan decides is tested with its plan."""
-    return {s.name: s for p in all_passes() for s in p.steps if not isinstance(s, Planned)}
+    return {s.name: s for p in all_passes().values() for s in p.steps if not isinstance(s, Planned)}
 
 
 @cache
