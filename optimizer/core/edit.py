@@ -570,13 +570,16 @@ class Editor:
         model.proto.ir_version = max(was[1], helper.OP_SET_ID_VERSION_MAP["ai.onnx", to])
         self._log(model.graph, note=f"opset {was[0]} → {to}", journal=[(_set_versions, model, *was)])
 
-    def adopt(self, proto: ModelProto, note: str, gone: Sequence[Node] = ()) -> None:
-        """Go on with a model that someone else made of this one; one opaque edit.
+    def adopt(self, proto: ModelProto, note: str, gone: Sequence[Node] = ()) -> bool:
+        """Go on with a model that someone else made of this one; one opaque edit, of which the gate sees the new graph.
 
         Raises:
             BadInput: the proto is no valid graph.
         """
         model, new = self.model, lift(proto)
+        proposal = Proposal(len(self.log) + 1, self.rule, new.graph, (), tuple(gone), (), ())
+        if self.gate is not None and (why := self.gate(self, proposal)):
+            return self.no(why)
         journal = [(_restore, model, {k: getattr(model, k) for k in _ADOPTED}), (_set_bytes, self, self.bytes)]
         for k in _ADOPTED:
             setattr(model, k, getattr(new, k))
@@ -587,6 +590,7 @@ class Editor:
         self._notes.clear()
         self.touched.clear()
         self._log(model.graph, gone=gone, note=note, journal=journal)
+        return True
 
     def _log(
         self,
