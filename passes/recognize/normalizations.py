@@ -12,7 +12,7 @@ import numpy as np
 
 from optimizer.core.dims import Dims
 from optimizer.core.graph import Value
-from optimizer.core.pattern import const, let, op, scalar, stash, values
+from optimizer.core.pattern import const, let, op, read_once, scalar, stash, values
 from optimizer.core.rule import decline, rule
 from optimizer.core.tensor import Array
 
@@ -109,4 +109,15 @@ def rms_norm(op: Any, x: Value, gamma: Value, eps: float, axes: Array) -> Any:
     return op.RMSNormalization(x, _parameter(gamma, dims), axis=-axes.size, **_stashed(x, eps))
 
 
-RULES = (layer_norm, layer_norm_moments, layer_norm_plain, rms_norm)
+(y,) = values("y")
+root_mean = let("root_mean", op.Sqrt(op.Add(op.ReduceMean(y, axes), eps)))
+inverse = let("inverse", op.Reciprocal(root_mean) | op.Div(1.0, root_mean))
+
+
+@rule(op.Mul(x, inverse), where=lambda inverse: read_once(inverse), keep=True)
+def by_root_mean(op: Any, x: Value, root_mean: Value) -> Any:
+    """x · (1 / √(mean + ε)) → x / √(mean + ε), by which runtimes know what the opset has no name for"""
+    return op.Div(x, root_mean)
+
+
+RULES = (layer_norm, layer_norm_moments, layer_norm_plain, rms_norm, by_root_mean)

@@ -10,6 +10,7 @@ from optimizer.core.edit import Fidelity
 from optimizer.core.graph import Node, Value
 from optimizer.core.pattern import Pattern, const, op, optional, values
 from optimizer.core.rule import Rule, decline, rule
+from passes.simplify.views import view
 
 EXACT = Fidelity.EXACT
 (x, a, b) = values("x a b")
@@ -126,30 +127,20 @@ def _same_shape(x: Value, root: Value) -> bool:
     return x.dims is not None and x.dims == root.dims
 
 
-def _reshape(p: Pattern, other: Pattern) -> Pattern:
-    """Any operation that only renames dims; `other` is its second operand."""
-    return (
-        op.Reshape(p, other, allowzero=...)
-        | op.Squeeze(p, optional(other))
-        | op.Unsqueeze(p, other)
-        | op.Flatten(p, axis=...)
-    )
-
-
-@rule(_reshape(x, a), fidelity=EXACT, where=_same_shape)
+@rule(view(x, a), fidelity=EXACT, where=_same_shape)
 def reshape_nothing(op: Any, x: Any) -> Any:
     """Reshape, Squeeze, Unsqueeze or Flatten to the shape that x has → x"""
     return x
 
 
-@rule(_reshape(_reshape(x, a), b), fidelity=EXACT, where=_same_shape, keep=True)
+@rule(view(view(x, a), b), fidelity=EXACT, where=_same_shape, keep=True)
 def reshape_back(op: Any, x: Any) -> Any:
     """two reshapes that lead back to the shape of x → x"""
     return x
 
 
 @rule(
-    op.Reshape(_reshape(x, a), const("target")),
+    op.Reshape(view(x, a), const("target")),
     fidelity=EXACT,
     where=lambda target: bool((target != 0).all()),
     keep=True,

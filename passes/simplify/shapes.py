@@ -24,7 +24,7 @@ INT64 = 7
 def reshape_target(editor: Editor, graph: Graph) -> None:
     """Reshape(x, computed shape) → Reshape(x, [0 | d | −1, …]), or x where it has that shape already"""
     for n in editor.news("shapes.reshape_target", graph):
-        if n.op != "Reshape" or n.domain or len(n.inputs) < 2 or n.attributes.get("allowzero", 0):
+        if n.op != "Reshape" or n.domain or len(n.inputs) < 2:
             continue
         x, target = n.inputs
         y = n.output
@@ -176,4 +176,33 @@ def no_op_slice(editor: Editor, graph: Graph) -> None:
             editor.replace([y], [x], shape="all of it")
 
 
-STEPS = (reshape_target, expand_target, no_op_slice, shape_of)
+@procedure(fidelity=Fidelity.EXACT)
+def scatter_all(editor: Editor, graph: Graph) -> None:
+    """ScatterND(x, every row in order, u) → u"""
+    for n in editor.news("shapes.scatter_all", graph):
+        if n.op != "ScatterND" or n.domain or form.attribute(n, "reduction") not in (None, "none", b"none"):
+            continue
+        x, rows, u = n.inputs
+        if x is None or rows is None or u is None or not x.dims or x.dims != u.dims:
+            continue
+        if rows.dims == (x.dims[0], 1) and _counts_to(rows, x.dims[0]):
+            editor.replace([n.output], [u], shape="the shape of what is written over")
+
+
+def _counts_to(rows: Value, size: Dim) -> bool:
+    """Whether the elements are 0, 1, … up to `size`, which is how many there are."""
+    if isinstance(size, int) and (c := transfer.ints(rows)) is not None:
+        return c == list(range(size))
+    n = rows.producer
+    while n is not None and n.op in _RENAMES and not n.domain and n.inputs[0] is not None:
+        n = n.inputs[0].producer
+    if n is None or n.op != "Range" or n.domain:
+        return False
+    start, limit, delta = (k.ravel()[0] if (k := transfer.known(v)) is not None else None for v in n.inputs)
+    return start == 0 and delta == 1 and limit == size
+
+
+_RENAMES = frozenset(("Reshape", "Unsqueeze", "Squeeze", "Flatten"))
+
+
+STEPS = (reshape_target, expand_target, no_op_slice, scatter_all, shape_of)
