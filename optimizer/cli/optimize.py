@@ -34,6 +34,13 @@ def arguments(p: Parser) -> None:
     p.feeds()
     p.custom_ops()
     p.judge()
+    p.add_argument(
+        "--verify", choices=("off", "each"), default="off",
+        help="each: run every edit on its window before it is committed, and refuse it where it does not hold",
+    )  # fmt: skip
+    p.add_argument(
+        "--refused", metavar="DIR", type=Path, help="where reproducers of refused edits go (default: OUT.refused)"
+    )
     p.add_argument("--bench", action="store_true", help="time the result against the original")
     p.add_argument("--hash", choices=("full",), help="the receipt holds the sha256 of every weight")
 
@@ -61,6 +68,8 @@ def run(args: argparse.Namespace) -> Answer:
         validate=args.validate,
         bench=args.bench,
         expect=args.expect,
+        verify=args.verify,
+        refused=args.refused,
         seed=args.seed,
         force=args.force,
         dry_run=args.dry_run,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.core import model as file_edge
 from optimizer.core.edit import Editor
-from optimizer.core.errors import EnvironmentNotAsAsked, ValidationFailed
+from optimizer.core.errors import BadInput, EnvironmentNotAsAsked, ValidationFailed
 from optimizer.core.graph import Model
 from optimizer.core.staging import check_targets, terminate_as_exit
 from optimizer.core.target import target as find_target
@@ -29,6 +29,7 @@ from optimizer.runtime.card import Card, resolve
 if TYPE_CHECKING:
     from optimizer.measure.accuracy import Validation
     from optimizer.measure.speed import Bench
+    from optimizer.measure.verify import Verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class Request:
     validate: bool = True
     bench: bool = False
     expect: Sequence[str] = ()
+    verify: str = "off"
+    refused: Path | None = None
     seed: int = 0
     out: Path | None = None
     force: bool = False
@@ -112,8 +115,11 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             file_edge.write(m, source)
 
         row = find_target(request.target)
-        editor = Editor(m, target=row)
+        verifier = _verifier(request)
+        editor = Editor(m, target=row, gate=verifier)
         done = rewrite(editor, Given(request, source, card))
+        if verifier is not None:
+            verifier.stamp(editor)
 
         place = scratch
         if request.out is not None and not request.dry_run:
@@ -174,10 +180,15 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             "nodes": {"before": before, "after": after},
             "phases": [receipts.phase_row(p) for p in done.phases],
             "plan": done.plan,
+            "verified": verifier.to_dict() if verifier is not None else None,
             "validation": _validation(judged, why, request.lossy),
             "bench": timed.to_dict() if timed is not None else None,
             "expect": outcomes,
-            "warnings": [*m.warnings, *(w for w in (judged.warnings if judged is not None else ()) if w)],
+            "warnings": [
+                *m.warnings,
+                *(map(str, verifier.refused) if verifier is not None else ()),
+                *(w for w in (judged.warnings if judged is not None else ()) if w),
+            ],
         }
         written = file_edge.read(result) if files else m
         receipt["output"] = {
@@ -257,6 +268,23 @@ def _publish(result: Result, files: Sequence[Path], out: Path, place: Path) -> N
 
 def _bench_dims(request: Request, card: Card | None) -> dict[str, int]:
     return dict(request.dims) or (dict(card.dims[0]) if card is not None and card.dims else {})
+
+
+def _verifier(request: Request) -> Verifier | None:
+    """The gate that `--verify` asks for; its reproducers go beside the output unless the request says where.
+
+    Raises:
+        BadInput: there is no such way to verify.
+        EnvironmentNotAsAsked: no runtime is installed.
+    """
+    if request.verify == "off":
+        return None
+    if request.verify != "each":
+        raise BadInput(f"edits cannot be verified {request.verify!r}", fix="'each' runs every edit, 'off' none")
+    from optimizer.measure.verify import Verifier
+
+    beside = request.out.with_name(f"{request.out.name}.refused") if request.out and not request.dry_run else None
+    return Verifier(request.refused or beside)
 
 
 def _measured(

@@ -36,6 +36,8 @@ def optimize(
     validate: bool = True,
     bench: bool = False,
     expect: Sequence[str] = (),
+    verify: str = "off",
+    refused: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Result:
     """The same model in fewer nodes and bytes, with the account of every rewrite and the proof.
@@ -53,6 +55,8 @@ def optimize(
         keep_functions: local functions stay calls.
         feeds, custom_ops, seed: what validation draws and loads.
         validate, bench, expect: judge the result; `KEY OP VALUE` gates it.
+        verify: "each" runs every edit on its window before it is committed, and refuses it where it does not hold.
+        refused: a folder for the reproducers of refused edits.
 
     Raises:
         BadInput: the model or an argument is not acceptable.
@@ -63,7 +67,8 @@ def optimize(
         run(
             model, level=level, passes=passes, target=target, dims=dims, shapes=shapes, inputs=inputs, outputs=outputs,
             rename=rename, without=without, graphsurgeon=graphsurgeon, keep_functions=keep_functions, feeds=feeds,
-            custom_ops=custom_ops, validate=validate, bench=bench, expect=expect, seed=seed,
+            custom_ops=custom_ops, validate=validate, bench=bench, expect=expect, verify=verify,
+            refused=Path(refused) if refused is not None else None, seed=seed,
         )
     )  # fmt: skip
 

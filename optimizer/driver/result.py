@@ -103,6 +103,8 @@ class Result:
             f"phases     {phases or 'none'} edits    {sum(p['seconds'] for p in r['phases']):.2f} s",
             *self._lines,
         ]
+        if r.get("verified"):
+            lines.append(f"verified   {r['verified']['summary']}")
         lines += self._verdict()
         if self.bench is not None:
             lines.append(f"speed      {_first_line(self.bench)}")

@@ -372,6 +372,20 @@ class Verifier:
             if found is not None and found is not e.evidence:
                 editor.log[k] = e._replace(evidence=found)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt's "verified"."""
+        return {
+            "summary": self.summary(),
+            "edits": self.asked,
+            "windows": self.ran,
+            "seconds": round(self.seconds, 6),
+            "doubts": dict(self.doubts.most_common(16)),
+            "refused": [
+                {"rule": r.rule, "node": r.node, "why": r.why, "folder": str(r.folder) if r.folder else None}
+                for r in self.refused
+            ],
+        }
+
     def summary(self) -> str:
         """`575 edits, 9 distinct windows run, none refused`."""
         refused = f"{len(self.refused)} refused" if self.refused else "none refused"
