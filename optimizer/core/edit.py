@@ -7,7 +7,7 @@ so no rule needs rollback; every committed edit keeps its inverse steps, so `und
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import lru_cache
@@ -254,13 +254,14 @@ class Editor:
             shape: why the shapes are equal where that is not provable from dims (a computed constant, an identity).
             note: kept in the log.
         """
-        pairs = [(a, b if isinstance(b, Value) else constant(b)) for a, b in zip(old, new, strict=True)]
-        pairs = [(a, b) for a, b in pairs if a is not b]
+        pairs = [(a, b if isinstance(b, Value) else constant(b)) for a, b in zip(old, new, strict=True) if a is not b]
         if not pairs:
             return self.no("nothing to replace")
         olds = dict(pairs)
         g = pairs[0][0].graph
         staged, leaves = _staged(pairs)
+        claimed = bool(shape)
+        outputs: list[tuple[Value, Value]] = []
         for a, b in pairs:
             if g is None or a.graph is not g:
                 return self.no("replaces values of two graphs, or of none")
@@ -270,32 +271,22 @@ class Editor:
                 return self.no("replaces an input")
             if _lost(a):
                 return self.no("replaces a value that is gone")
+            if a.is_output:
+                outputs.append((a, b))
         assert g is not None
         for v in leaves:
             if why := _unreadable(v, g):
                 return self.no(why)
         for a, b in pairs:
-            if why := _differ(a, b, bool(shape)):
+            if why := _differ(a, b, claimed):
                 return self.no(why)
 
-        # gone: the dead closure from old; what the new side reads stays alive
-        gone: dict[Node, None] = {}
-        todo = [a.producer for a in olds if a.producer is not None and a not in leaves]
-        while todo:
-            n = todo.pop()
-            if n in gone or n.graph is not g:
-                continue
-            for o in n.outputs:
-                if o in leaves or (o not in olds and (o.is_output or any(anchor(u, g) not in gone for u in o.uses))):
-                    break
-            else:
-                gone[n] = None
-                todo += [v.producer for v in n.reads() if v.producer is not None]
-        if any(n not in gone for n in must_go):
-            return self.no("an inner value is used elsewhere")
+        gone = _dead(g, olds, leaves)
+        for n in must_go:
+            if n not in gone:
+                return self.no("an inner value is used elsewhere")
 
         # outputs keep their names, and are made by a node of their graph
-        outputs = [(a, b) for a, b in pairs if a.is_output]
         for a, b in outputs:
             if b.tensor is not None:
                 return self.no("a graph output would be a constant")
@@ -303,21 +294,28 @@ class Editor:
                 return self.no("a graph output would need an Identity")
             if a in leaves:
                 return self.no("an output that the new side reads would need another name")
-        if len({b for _, b in outputs}) < len(outputs):
+        if len(outputs) > 1 and len({b for _, b in outputs}) < len(outputs):
             return self.no("one value would be two outputs")
 
         # order: behind the last leaf, before the first reader that stays; else the leaves' makers are pulled up
         readers: dict[Node, None] = {}
         inside: list[Node] = []  # readers in bodies
+        first: Node | None = None
+        after: Node | Graph = g
+        last: Node | None = None  # the last node of the old side, to which the order stays close
         for a in olds:
             for u in a.uses:
+                r: Node | None = u
                 if u.graph is not g:
                     inside.append(u)
-                r = anchor(u, g)
+                    r = anchor(u, g)
                 if r is not None and r not in gone:
                     readers[r] = None
-        first = min(readers, key=_pos, default=None)
-        after: Node | Graph = g
+                    if first is None or r.pos < first.pos:
+                        first = r
+            p = a.producer
+            if p is not None and (last is None or p.pos > last.pos):
+                last = p
         for v in leaves:
             p = v.producer
             if p is not None and p.graph is g and p.pos > after.pos:
@@ -333,27 +331,27 @@ class Editor:
                     return self.no("cycle")
                 moves.add(n)
                 todo += [v.producer for v in n.reads() if v.producer is not None]
-        elif places := [*gone, *(p for a in olds if (p := a.producer) is not None)]:
-            last = max(places, key=_pos)  # order stays close to the old one
-            if last.pos > after.pos and (first is None or last.pos < first.pos):
+        elif staged:
+            for n in gone:
+                if last is None or n.pos > last.pos:
+                    last = n
+            if last is not None and last.pos > after.pos and (first is None or last.pos < first.pos):
                 after = last
 
-        growth = sum(map(_held, staged))
+        growth = 0
+        for n in staged:
+            growth += _held(n)
         for v in leaves:
             if v.graph is None and v.tensor is not None:
                 growth += v.tensor.nbytes
-        if growth:
-            growth -= sum(map(_held, gone))
-            for v in {**olds, **{v: None for n in gone for v in n.reads()}}:
-                if v.tensor is None or v in leaves or v.is_input or v.is_output:
-                    continue
-                if v in olds or all(anchor(u, g) in gone for u in v.uses):
-                    growth -= v.tensor.nbytes
+        if growth and self.bytes + growth > self.limit:
+            growth -= _freed(g, olds, leaves, gone)
             if growth > 0 and self.bytes + growth > self.limit:
                 return self.no("bytes over budget")
 
         proposal = Proposal(
-            len(self.log) + 1, self.rule, g, tuple(pairs), tuple(sorted(gone, key=_pos)), tuple(staged), tuple(leaves)
+            len(self.log) + 1, self.rule, g, tuple(pairs),
+            tuple(sorted(gone, key=_pos)) if len(gone) > 1 else tuple(gone), tuple(staged), tuple(leaves),
         )  # fmt: skip
         if self.gate is not None and (why := self.gate(self, proposal)):
             return self.no(why)
@@ -366,10 +364,11 @@ class Editor:
         model, g = self.model, p.graph
         names = [a.name for a, _ in p.equal]
         outputs = {a for a, _ in p.equal if a.is_output}
-        leaves, gone, own = set(p.leaves), set(p.gone), set(p.new)
+        leaves, gone, own = p.leaves, p.gone, p.new
         journal: list[tuple[Any, ...]] = []
         renamed: list[tuple[str, str]] = []
-        _touch(g, journal)
+        if g.owner is not None:
+            _touch(g, journal)
         if moves:
             assert first is not None
             after = first.prev
@@ -379,36 +378,36 @@ class Editor:
                 g.link(n, after)
                 after = n
                 journal.append((_move, g, n, was))
-        for v in p.leaves:
+        for v in leaves:
             if v.graph is None:
                 assert v.tensor is not None
                 v.graph = g
                 g.initializers[v] = None
                 self.bytes += v.tensor.nbytes
                 journal.append((self._forget, v))
-        stem = f"{self.rule or 'edit'}_{p.id}"
-        for k, n in enumerate(p.new):
-            g.link(n, after)
-            after = n
-            n.name = stem if k == 0 else f"{stem}_{k + 1}"
-            while n.name in model.node_names:
-                n.name += "_"
-            model.node_names.add(n.name)
-            for o in n.outputs:
-                o.graph = g
-            attach(n)
-            self.bytes += _held(n)
-            journal.append((self._unlink, n))
+        if own:
+            stem = f"{self.rule or 'edit'}_{p.id}"
+            for k, n in enumerate(own):
+                g.link(n, after)
+                after = n
+                n.name = stem if k == 0 else f"{stem}_{k + 1}"
+                while n.name in model.node_names:
+                    n.name += "_"
+                model.node_names.add(n.name)
+                for o in n.outputs:
+                    o.graph = g
+                attach(n)
+                self.bytes += _held(n)
+                journal.append((self._unlink, n))
 
         for a, b in p.equal:
             for r in list(a.uses):
-                if r in own or r in gone:
+                if r in gone or r in own:
                     continue
-                k = a.uses[r]
+                k = a.uses.pop(r)
                 ins = r.inputs
                 r.inputs = [b if x is a else x for x in ins]
-                use(a, r, -k)
-                use(b, r, k)
+                b.uses[r] = b.uses.get(r, 0) + k
                 journal.append((_rewire, r, ins, a, b, k, r.dirty))
                 r.dirty = True
                 if r.graph is not g or r.bodies:
@@ -421,7 +420,7 @@ class Editor:
                 _hand_on(a, b)
         # the new value takes the name, unless it has one and need not change it; an output's name comes first
         for a, b in p.equal if len(p.equal) == 1 else sorted(p.equal, key=lambda pair: pair[0] not in outputs):
-            if a in leaves or (b.name and a not in outputs):
+            if (b.name and a not in outputs) or a in leaves:
                 continue
             if b.name:
                 renamed.append((b.name, a.name))
@@ -430,15 +429,15 @@ class Editor:
                 b.name = a.name
             if a.producer is not None and a.producer not in gone:
                 _rename(a, self._fresh(self.rule or "value", journal), journal)
-        for n in p.gone:
+        for n in gone:
             self._take(n, journal)
         for a, _ in p.equal:
             if a.tensor is not None and not a.uses:
                 self._bury(a, journal)
-        for v in p.leaves:
+        for v in leaves:
             if not v.name:
                 v.name = self._fresh(self.rule or "const", journal)
-        for n in p.new:
+        for n in own:
             opset = model.opsets.get(n.domain, 0)
             for i, o in enumerate(n.outputs):
                 if not o.name and (o.uses or not form.optional_output(n.op, opset, n.domain, i)):
@@ -446,8 +445,8 @@ class Editor:
         self.log.append(
             Edit(
                 p.id, self.phase, self.rule, self.fidelity, self.evidence, tuple(g.path()), p.equal,
-                tuple((was, b.name) for was, (_, b) in zip(names, p.equal)),
-                p.gone, p.new, tuple(renamed), note, tuple(journal),
+                tuple([(was, b.name) for was, (_, b) in zip(names, p.equal)]),
+                gone, own, tuple(renamed), note, tuple(journal),
             )
         )  # fmt: skip
 
@@ -489,7 +488,9 @@ class Editor:
         g.unlink(n)
         self.bytes -= held
         journal.append((self._put_back, g, n, was, held))
-        for v in n.reads():
+        for v in n.reads() if n.bodies else n.inputs:
+            if v is None:
+                continue
             if v.tensor is None:
                 self.touched += v.uses  # a value read once less is one that a pattern may look through
             elif not v.uses:
@@ -637,6 +638,9 @@ def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Valu
     leaves: dict[Value, None] = {}
     seen: set[Node] = set()
     for _, b in pairs:
+        if b.producer is None or b.graph is not None:  # most new values exist already
+            leaves[b] = None
+            continue
         stack: list[tuple[Value, bool]] = [(b, False)]
         while stack:
             v, done = stack.pop()
@@ -653,6 +657,44 @@ def _staged(pairs: Sequence[tuple[Value, Value]]) -> tuple[list[Node], dict[Valu
     return staged, leaves
 
 
+def _dead(g: Graph, olds: Mapping[Value, Value], leaves: Mapping[Value, None]) -> dict[Node, None]:
+    """The nodes that nobody needs once nobody reads `olds`; what the new side reads stays alive."""
+    gone: dict[Node, None] = {}
+    todo = [a.producer for a in olds if a not in leaves]
+    while todo:
+        n = todo.pop()
+        if n is None or n in gone or n.graph is not g:
+            continue
+        for o in n.outputs:
+            if o in leaves:
+                break
+            if o in olds:
+                continue
+            if o.is_output:
+                break
+            for u in o.uses:
+                if u not in gone and (u.graph is g or anchor(u, g) not in gone):
+                    break
+            else:
+                continue
+            break
+        else:
+            gone[n] = None
+            todo += [v.producer for v in (n.reads() if n.bodies else n.inputs) if v is not None]
+    return gone
+
+
+def _freed(g: Graph, olds: Mapping[Value, Value], leaves: Mapping[Value, None], gone: Mapping[Node, None]) -> int:
+    """Bytes of the constants that go with `olds` and `gone`."""
+    freed = sum(map(_held, gone))
+    for v in {**olds, **{v: None for n in gone for v in n.reads()}}:
+        if v.tensor is None or v in leaves or v.is_input or v.is_output:
+            continue
+        if v in olds or all(anchor(u, g) in gone for u in v.uses):
+            freed += v.tensor.nbytes
+    return freed
+
+
 def _pos(n: Node) -> int:
     return n.pos
 
@@ -664,11 +706,13 @@ def _dtypes(values: Sequence[Value | None]) -> tuple[int | None, ...]:
 def _lost(v: Value) -> bool:
     """Whether v was removed, by itself or with a body around it."""
     g = v.graph
-    if g is None or v in g.dead or (v.producer is not None and v.producer.graph is None):
+    if g is None or v in g.dead or ((p := v.producer) is not None and p.graph is None):
         return True
-    while g is not None and g.owner is not None:
+    while g.owner is not None:
         g = g.owner.graph
-    return g is None
+        if g is None:
+            return True
+    return False
 
 
 def _unreadable(v: Value, g: Graph) -> str:
@@ -706,9 +750,9 @@ def _differ(a: Value, b: Value, claimed: bool) -> str:
 
 def _held(n: Node) -> int:
     """Bytes of the constants that a node holds itself: a Constant's value, and what lies in its bodies."""
-    if n.op == "Constant":
-        return sum(t.nbytes for t in n.attributes.values() if isinstance(t, Tensor))
-    return sum(map(_weight, n.bodies)) if n.bodies else 0
+    if n.op != "Constant" and not n.bodies:
+        return 0
+    return sum(t.nbytes for t in n.attributes.values() if isinstance(t, Tensor)) + sum(map(_weight, n.bodies))
 
 
 def _weight(g: Graph) -> int:

@@ -7,7 +7,7 @@ themselves. Only `core.edit.Editor` changes a graph that is in use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -104,9 +104,8 @@ class Node:
         """Attributes that the node spells out, as Python values; read only (a change is a new node)."""
         a = self._attributes
         if a is None:
-            a = self._attributes = (
-                {x.name: attribute_value(x) for x in self.proto.attribute} if self.proto is not None else {}
-            )
+            protos = self.proto.attribute if self.proto is not None else ()
+            a = self._attributes = {x.name: attribute_value(x) for x in protos} if protos else {}
         return a
 
     def set_attributes(self, attributes: dict[str, Attribute]) -> None:
@@ -335,7 +334,13 @@ def use(v: Value | None, node: Node, count: int = 1) -> None:
 def attach(node: Node, count: int = 1) -> None:
     """Count the node, and all in its bodies, as readers (−1: no longer)."""
     for v in node.inputs:
-        use(v, node, count)
+        if v is None:
+            continue
+        n = v.uses.get(node, 0) + count
+        if n:
+            v.uses[node] = n
+        else:
+            del v.uses[node]
     for b in node.bodies:
         for n in b:
             attach(n, count)
@@ -393,22 +398,8 @@ def attribute_value(a: AttributeProto) -> Attribute:
     """An AttributeProto as a Python value; graphs, types, sparse tensors and references stay protos."""
     if a.ref_attr_name:
         return a
-    t = a.type
-    if t == AttributeProto.INT:
-        return a.i
-    if t == AttributeProto.INTS:
-        return list(a.ints)
-    if t == AttributeProto.FLOAT:
-        return a.f
-    if t == AttributeProto.FLOATS:
-        return list(a.floats)
-    if t == AttributeProto.STRING:
-        return _decode(a.s)
-    if t == AttributeProto.STRINGS:
-        return [_decode(s) for s in a.strings]
-    if t == AttributeProto.TENSOR:
-        return Tensor(a.t, Region.of(a.t))
-    return a
+    value = _VALUE_OF.get(a.type)
+    return a if value is None else value(a)
 
 
 def _decode(s: bytes) -> str | bytes:
@@ -416,6 +407,17 @@ def _decode(s: bytes) -> str | bytes:
         return s.decode()
     except UnicodeDecodeError:
         return s
+
+
+_VALUE_OF: dict[int, Callable[[AttributeProto], Attribute]] = {
+    AttributeProto.INT: lambda a: a.i,
+    AttributeProto.INTS: lambda a: a.ints[:],
+    AttributeProto.FLOAT: lambda a: a.f,
+    AttributeProto.FLOATS: lambda a: a.floats[:],
+    AttributeProto.STRING: lambda a: _decode(a.s),
+    AttributeProto.STRINGS: lambda a: [_decode(s) for s in a.strings],
+    AttributeProto.TENSOR: lambda a: Tensor(a.t, Region.of(a.t)),
+}
 
 
 def attribute_proto(name: str, value: Attribute) -> AttributeProto:

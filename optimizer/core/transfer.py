@@ -25,7 +25,7 @@ from optimizer.core.tensor import Array, Tensor
 Loose = Sequence[Dim | None]
 Row = Callable[[Node, "list[Value | None]"], "Loose | None"]
 
-BOOL, INT64, INT32, FLOAT = 9, 7, 6, 1
+BOOL, INT64, INT32, UINT8, FLOAT = 9, 7, 6, 2, 1
 KNOWN_LIMIT = 64
 _WHOLE = {INT64: 1 << 63, INT32: 1 << 31, BOOL: 2}  # dtypes whose values are followed, and their bounds
 
@@ -55,33 +55,33 @@ def infer(node: Node, opsets: dict[str, int], *, staged: bool = True) -> None:
     if node.domain or not node.outputs:
         _by_onnx(node, opsets, staged)  # of other domains onnx knows some
         return
-    out = node.outputs[0]
-    row, rows = _DIMS.get(node.op), _MANY.get(node.op)
+    op, outputs = node.op, node.outputs
+    out = outputs[0]
     ins: list[Value | None] = node.inputs
     covered = False
     try:
-        ins = form.operands(node)
-        if rows is not None and (every := rows(node, ins)) is not None:
-            for o, (dtype, dims) in zip(node.outputs, every):
+        if op in form.MOVED:
+            ins = form.operands(node)
+        if op in _MANY and (every := _MANY[op](node, ins)) is not None:
+            for o, (dtype, dims) in zip(outputs, every):
                 o.dtype = dtype or o.dtype
                 improve(o, dims)
-            covered = all(o.dtype for o in node.outputs)
-        elif row is not None:
+            covered = all(o.dtype for o in outputs)
+        elif op in _DIMS:
             dtype = _dtype(node, ins)
-            found = row(node, ins)
+            found = _DIMS[op](node, ins)
             out.dtype = dtype or out.dtype
             if found is not None:
                 improve(out, found)
-                covered = bool(out.dtype) and not any(o.name or staged for o in node.outputs[1:])
+                covered = out.dtype != 0 and (len(outputs) == 1 or not any(o.name or staged for o in outputs[1:]))
     except _FAILED as e:  # an operand is missing or malformed
         if staged:
-            raise Decline(f"{node.op}: inference failed ({e or type(e).__name__})") from None
-    if not covered and node.op not in _NOT_TO_TRUST:
+            raise Decline(f"{op}: inference failed ({e or type(e).__name__})") from None
+    if not covered and op not in _NOT_TO_TRUST:
         _by_onnx(node, opsets, staged)
-    value = _VALUES.get(node.op)
-    if value is not None and out.dtype in _WHOLE and (out.known is None or _partial(out.known)):
+    if out.dtype in _WHOLE and op in _VALUES and (out.known is None or _partial(out.known)):
         try:
-            known = value(node, ins)
+            known = _VALUES[op](node, ins)
         except _FAILED:
             return
         if not isinstance(known, np.ndarray):  # numpy unwraps object arrays without dims
@@ -114,7 +114,7 @@ def improve(v: Value, found: Loose) -> None:
     have = v.dims
     if have is None or len(have) != len(found):
         v.dims = tuple([D.unknown(v.name) if d is None else d for d in found])
-    elif have != found:
+    elif have != tuple(found):
         v.dims = tuple([_better(h, d) for h, d in zip(have, found)])
 
 
@@ -132,33 +132,55 @@ _FIXED = {
     "NonZero": INT64,
     "ArgMax": INT64,
     "ArgMin": INT64,
+    "MatMulInteger": INT32,
     **dict.fromkeys(PREDICATE, BOOL),
 }
 _FROM = {"Where": 1, "CastLike": 1, "OneHot": 2}
-_ASKED = frozenset(["EyeLike", "Bernoulli", "RandomNormalLike", "RandomUniformLike"])
 
 
 def _dtype(n: Node, ins: list[Value | None]) -> int:
-    if n.op in _FIXED:
-        return _FIXED[n.op]
-    if n.op == "Cast":
-        return int(n.attributes.get("to", 0))
-    if n.op.endswith("Window"):
-        return int(n.attributes.get("output_datatype", FLOAT))
-    if n.op in _ASKED and "dtype" in n.attributes:
-        return int(n.attributes["dtype"])
-    if n.op in ("ConstantOfShape", "Constant"):
-        t = n.attributes.get("value")
-        return t.dtype if isinstance(t, Tensor) else FLOAT if n.op == "ConstantOfShape" else 0
-    if n.op == "QuantizeLinear":
-        z = ins[2] if len(ins) > 2 else None
-        return z.dtype if z is not None else int(n.attributes.get("output_dtype", 0)) or 2
-    if n.op == "DequantizeLinear":
-        return int(n.attributes.get("output_dtype", 0)) or (ins[1].dtype if ins[1] is not None else 0)
-    if n.op == "MatMulInteger":
-        return INT32
-    v = ins[_FROM.get(n.op, 0)] if len(ins) > _FROM.get(n.op, 0) else None
+    """The element type of the first output; 0 where it is not known."""
+    op = n.op
+    if op in _FIXED:
+        return _FIXED[op]
+    if op in _DTYPES:
+        return _DTYPES[op](n, ins)
+    at = _FROM.get(op, 0)
+    v = ins[at] if len(ins) > at else None
     return v.dtype if v is not None else 0
+
+
+def _of_value(n: Node, ins: list[Value | None]) -> int:
+    t = n.attributes.get("value")
+    return t.dtype if isinstance(t, Tensor) else FLOAT if n.op == "ConstantOfShape" else 0
+
+
+def _of_zero_point(n: Node, ins: list[Value | None]) -> int:
+    z = ins[2] if len(ins) > 2 else None
+    return z.dtype if z is not None else int(n.attributes.get("output_dtype", 0)) or UINT8
+
+
+def _of_scale(n: Node, ins: list[Value | None]) -> int:
+    return int(n.attributes.get("output_dtype", 0)) or (ins[1].dtype if ins[1] is not None else 0)
+
+
+def _of_window(n: Node, ins: list[Value | None]) -> int:
+    return int(n.attributes.get("output_datatype", FLOAT))
+
+
+def _asked(n: Node, ins: list[Value | None]) -> int:
+    return int(n.attributes.get("dtype", 0)) or (ins[0].dtype if ins[0] is not None else 0)
+
+
+_DTYPES: dict[str, Callable[[Node, list[Value | None]], int]] = {
+    "Cast": lambda n, ins: int(n.attributes.get("to", 0)),
+    "Constant": _of_value,
+    "ConstantOfShape": _of_value,
+    "QuantizeLinear": _of_zero_point,
+    "DequantizeLinear": _of_scale,
+    **dict.fromkeys(("BlackmanWindow", "HannWindow", "HammingWindow"), _of_window),
+    **dict.fromkeys(("EyeLike", "Bernoulli", "RandomNormalLike", "RandomUniformLike"), _asked),
+}
 
 
 # ── dims ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,8 +189,11 @@ def _dtype(n: Node, ins: list[Value | None]) -> int:
 def broadcast(shapes: Iterable[Loose | None]) -> list[Dim | None] | None:
     """The numpy broadcast of shapes, as far as it is provable where the run is defined."""
     xs = list(shapes)
-    if any(s is None for s in xs):
-        return None
+    for s in xs:
+        if s is None:
+            return None
+    if len(xs) == 2 and xs[0] == xs[1] and xs[0] is not None and None not in xs[0]:
+        return list(xs[0])
     rank = max((len(s) for s in xs if s is not None), default=0)
     out: list[Dim | None] = []
     for i in range(rank):
@@ -216,7 +241,8 @@ def _meet(a: Dim | None, b: Dim | None) -> Dim | None:
 
 
 def _same(n: Node, ins: list[Value | None]) -> Loose | None:
-    return _dims(ins[0])
+    x = ins[0]
+    return None if x is None else x.dims
 
 
 for _op in (
@@ -254,9 +280,9 @@ for _op in (
 
 @_row(*BROADCAST)
 def _broadcast(n: Node, ins: list[Value | None]) -> Loose | None:
-    if n.op in ("Add", "Sub", "Mul", "Div", "And", "Or", "Pow", "Equal", "Greater", "Less") and "axis" in n.attributes:
+    if n.attributes and "axis" in n.attributes:
         return _dims(ins[0])  # opset 6 and older: one-sided broadcasting
-    return broadcast(_dims(v) for v in ins)
+    return broadcast([None if v is None else v.dims for v in ins])
 
 
 @_row("Reshape")
@@ -509,6 +535,8 @@ def _sliced(d: Dim | None, start: Dim | None, end: Dim | None, step: int) -> Dim
         return None
     else:
         stop = d if huge or end == d else D.apply("min", d, end)
+    if stop is d and start == 0:  # a size is never negative
+        return d
     return None if stop is None else D.apply("max", stop - start, 0)
 
 
@@ -979,7 +1007,7 @@ for _name, _f in {
     "Not": lambda a: not a,
     "And": lambda a, b: a and b,
     "Or": lambda a, b: a or b,
-    "Abs": lambda a: a if D.never_negative(a) else None,
+    "Abs": lambda a: abs(a) if isinstance(a, int) else a if D.never_negative(a) else None,
 }.items():
     _VALUES[_name] = _elementwise(_f)
 
