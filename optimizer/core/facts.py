@@ -121,6 +121,24 @@ REDUCTION = frozenset(
         "LogSoftmax",
     ]
 )
+# the rank that operands must have, by position; any other stops the run (a Gemm of vectors does not)
+_RECURRENT = ((0, 3), (1, 3), (2, 3), (3, 2), (5, 3), (6, 3))
+RANK = {
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), _RECURRENT),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), ((0, 4),)),
+}
+# operators whose first operands (all of Concat's) must have the same rank
+SAME_RANK = {"Conv": 2, "ConvTranspose": 2, "Concat": None}
+
+
+def ranks_fit(node: Node) -> bool:
+    """Whether the operands may have the ranks that are known of them."""
+    if node.domain:
+        return True
+    ranks = [None if v is None else v.rank for v in node.inputs]
+    if any(len(ranks) > i and ranks[i] not in (None, r) for i, r in RANK.get(node.op, ())):
+        return False
+    return node.op not in SAME_RANK or len(set(ranks[: SAME_RANK[node.op]]) - {None}) < 2
 
 
 def pure(node: Node) -> bool:

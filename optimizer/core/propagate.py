@@ -7,13 +7,15 @@ their names: a file's value_info may be stale, a computed fact is not.
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappop, heappush
 from typing import Any
 
+import numpy as np
 from onnx import TypeProto
 
-from optimizer.core import transfer
+from optimizer.core import facts, transfer
 from optimizer.core.dims import Dim
-from optimizer.core.graph import Graph, Model, Node, Value
+from optimizer.core.graph import Graph, Model, Node, Value, anchor, body_names
 
 INT64, BOOL = 7, 9
 
@@ -139,3 +141,87 @@ def _leave(n: Node) -> None:
     elif n.op == "Scan":
         for v, e in zip(n.outputs, n.bodies[0].outputs):
             v.dtype = v.dtype or e.dtype
+
+
+# ── supposing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SUPPOSED = 256  # nodes followed from one supposition
+
+
+def impossible(n: Node, taken: bool) -> bool:
+    """Whether no run that takes this branch of the If `n` comes to an end, for what follows wants another rank.
+
+    Followed are the readers of the If and of its condition in its own graph, and branches that are decided with it;
+    the facts are as before afterwards.
+    """
+    was: dict[Value, tuple[Any, ...]] = {}
+    try:
+        return _Supposition(n, taken, was).fails()
+    finally:
+        for v, known in was.items():
+            v.dtype, v.dims, v.known, v.type = known
+
+
+class _Supposition:
+    """What would be known of the values behind an If if it took one of its branches."""
+
+    def __init__(self, n: Node, taken: bool, was: dict[Value, tuple[Any, ...]]) -> None:
+        self.node, self.taken, self.was = n, taken, was
+        self.todo: list[tuple[int, int, Node]] = []
+        self.waiting: set[Node] = set()
+
+    def fails(self) -> bool:
+        n, condition = self.node, self.node.inputs[0]
+        if condition is not None and condition.dims is not None and all(d == 1 for d in condition.dims):
+            self._keep(condition)
+            condition.known = np.full([1] * len(condition.dims), self.taken, object)
+            self._follow(condition)
+        if not self._take(n, self.taken):
+            return True
+        for _ in range(SUPPOSED):
+            if not self.todo:
+                break
+            m = heappop(self.todo)[2]
+            if m is not n and not self._possible(m):
+                return True
+        return False
+
+    def _keep(self, v: Value) -> None:
+        self.was.setdefault(v, (v.dtype, v.dims, v.known, v.type))
+
+    def _follow(self, v: Value) -> None:
+        assert self.node.graph is not None
+        for u in v.uses:
+            m = anchor(u, self.node.graph)
+            if m is not None and m not in self.waiting:
+                self.waiting.add(m)
+                heappush(self.todo, (m.pos, len(self.waiting), m))
+
+    def _possible(self, m: Node) -> bool:
+        """Whether m can run; what is known of its outputs then."""
+        if m.bodies:
+            condition = transfer.known(m.inputs[0]) if m.op == "If" and not m.domain else None
+            taken = condition.ravel()[0] if condition is not None and condition.size == 1 else None
+            return not isinstance(taken, bool | int) or self._take(m, bool(taken))
+        if not facts.ranks_fit(m):
+            return False
+        before = [(v.dims, v.known) for v in m.outputs]
+        for v in m.outputs:
+            self._keep(v)
+        transfer.infer(m, self.node.graph.model.opsets if self.node.graph is not None else {}, staged=False)
+        for v, facts_before in zip(m.outputs, before):
+            if (v.dims, v.known) != facts_before:
+                self._follow(v)
+        return True
+
+    def _take(self, n: Node, taken: bool) -> bool:
+        """Whether the branch can run; the outputs of the If are known as the branch's own."""
+        name = "then_branch" if taken else "else_branch"
+        body = next(b for b, attribute in zip(n.bodies, body_names(n)) if attribute == name)
+        if not all(map(self._possible, body)):
+            return False
+        for v, made in zip(n.outputs, body.outputs):
+            self._keep(v)
+            v.dtype, v.dims, v.known, v.type = made.dtype, made.dims, made.known, made.type
+            self._follow(v)
+        return True

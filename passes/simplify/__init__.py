@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from optimizer.core.rule import Pass
-from passes.simplify import identities, shapes, twins, views
+from passes.simplify import branches, identities, shapes, twins, views
 
-SIMPLIFY = Pass("simplify", (*identities.STEPS, *views.STEPS, *shapes.STEPS, *twins.STEPS))
+SIMPLIFY = Pass("simplify", (*identities.STEPS, *views.STEPS, *shapes.STEPS, *twins.STEPS, *branches.STEPS))

@@ -13,7 +13,8 @@ from onnx import TensorProto, defs, helper
 from onnx.reference import ReferenceEvaluator
 
 from optimizer.core import facts
-from optimizer.core.graph import lift
+from optimizer.core.form import constant
+from optimizer.core.graph import Node, lift
 from optimizer.core.tensor import onnx_dtype
 
 TABLES = ["UNARY", "BROADCAST", "COMMUTATIVE", "PREDICATE", "RANDOM", "QUANTIZATION", "OPAQUE", "LAZY", "REDUCTION"]
@@ -21,6 +22,9 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "Cast": {"to": TensorProto.FLOAT16},
     "BitShift": {"direction": "LEFT"},
     "Mod": {"fmod": 0},
+    "Concat": {"axis": 0},
+    **{op: {"hidden_size": 4} for op in ("RNN", "GRU", "LSTM")},
+    **{op: {"blocksize": 2} for op in ("DepthToSpace", "SpaceToDepth")},
 }
 INTEGER = {"BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Mod"}
 LOGICAL = {"And", "Or", "Xor", "Not"}
@@ -164,3 +168,54 @@ def node(text: str, opset: int = 20, inputs: str = "float[3,4] x, bool t") -> An
 )  # fmt: skip
 def test_pure(text: str, opset: int, pure: bool) -> None:
     assert facts.pure(node(text, opset)) == pure
+
+
+# operands that fit, by operator
+FIT: dict[str, tuple[tuple[int, ...] | None, ...]] = {
+    "RNN": ((2, 1, 3), (1, 4, 3), (1, 4, 4), (1, 8), None, (1, 1, 4)),
+    "GRU": ((2, 1, 3), (1, 12, 3), (1, 12, 4), (1, 24), None, (1, 1, 4)),
+    "LSTM": ((2, 1, 3), (1, 16, 3), (1, 16, 4), (1, 32), None, (1, 1, 4), (1, 1, 4)),
+    "DepthToSpace": ((1, 4, 2, 2),),
+    "SpaceToDepth": ((1, 4, 2, 2),),
+    "Conv": ((1, 2, 5), (3, 2, 2)),
+    "ConvTranspose": ((1, 2, 5), (2, 3, 2)),
+    "Concat": ((1, 2), (1, 2), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("op", FIT)
+def test_another_rank_stops_the_run(op: str) -> None:
+    """What the table of ranks refuses, the runtime refuses, and nothing that it runs."""
+    assert set(FIT) == {*facts.RANK, *facts.SAME_RANK}
+    shapes = FIT[op]
+    assert runs(op, shapes) and fits(op, shapes)
+    for i, shape in enumerate(shapes):
+        for other in () if shape is None else ((1, *shape), (*shape, 1), shape[1:]):
+            changed = (*shapes[:i], other, *shapes[i + 1 :])
+            assert not (runs(op, changed) and not fits(op, changed)), f"{op}{changed}"
+            assert not fits(op, changed)
+
+
+def fits(op: str, shapes: tuple[tuple[int, ...] | None, ...]) -> bool:
+    node = Node(op, "", "", None)
+    node.inputs = [None if shape is None else constant(np.zeros(shape, np.float32)) for shape in shapes]
+    return facts.ranks_fit(node)
+
+
+def runs(op: str, shapes: tuple[tuple[int, ...] | None, ...]) -> bool:
+    names = ["" if shape is None else f"i{k}" for k, shape in enumerate(shapes)]
+    outputs = ["", "y"] if op in ("RNN", "GRU", "LSTM") else ["y"]
+    graph = helper.make_graph(
+        [helper.make_node(op, names, outputs, **ATTRIBUTES.get(op, {}))], "g",
+        [helper.make_tensor_value_info(name, 1, None) for name in names if name],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        s = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        s.run(None, {f"i{k}": np.ones(shape, np.float32) for k, shape in enumerate(shapes) if shape is not None})
+    except Exception:  # the runtime's errors share no base
+        return False
+    return True
