@@ -5,25 +5,28 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer.core.errors import BadInput
+from optimizer.core.graph import Node, Value
 from optimizer.core.model import graph_hash, read
 from optimizer.core.text import did_you_mean, safe
 from optimizer.driver import catalog
 from optimizer.driver.presets import LEVELS, PRUNE, QUANTIZE
-from optimizer.measure.diff import name_of, read_receipt
+from optimizer.measure.diff import name_of, read_receipt, same_attribute, same_tensor
 from optimizer.runtime.card import resolve
 
 if TYPE_CHECKING:
-    from optimizer.core.graph import Model, Node
+    from optimizer.core.graph import Model
     from optimizer.core.rule import Step
 
 SCHEMA = "graphwright.explanation/1"
 Row = Mapping[str, Any]  # one edit, as a receipt's log has it
+_Makers = dict[str, Node | Value]
+_INLINES = "inline_function"  # besides guests the only edit that goes on with a model of other names, listing none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,17 @@ def describe_edit(row: Row) -> str:
     """One edit on one line: number, rule, fidelity, evidence, operators before and after, and what is equal."""
     scope = f" in {'/'.join(map(safe, row['scope']))}" if row["scope"] else ""
     before, after = (_operators(op for op, _ in row[side]) for side in ("gone", "new"))
-    kept = all(a == b for a, b in row["equal"])  # only what is new takes the old name: no node, so a constant
+    was = {new: old for old, new in row.get("renamed", ())}
+    kept = all(a == b and a not in was for a, b in row["equal"])  # only what is new takes the old name: a constant
     remains = "nothing" if not row["equal"] else "a constant" if kept else "a value that is there"
-    pairs = [safe(a) if a == b else f"{safe(a)} → {safe(b)}" for a, b in row["equal"]]
+    started = "nothing" if not row["equal"] else "a constant" if kept else "a value"
+    pairs = [safe(was.get(a, a)) if a == b else f"{safe(a)} → {safe(b)}" for a, b in row["equal"]]
+    pairs = [f"{safe(a)} (was {pair})" if a in was and a == b else pair for (a, b), pair in zip(row["equal"], pairs)]
     equal = f"     equal: {', '.join(pairs[:4])}{', …' if len(pairs) > 4 else ''}" if pairs else ""
     note = f"     {safe(row['note'])}" if row.get("note") else ""
-    return (
-        f"{row['id']} {safe(row['rule'])} ({row['fidelity']}, evidence {row['evidence']}){scope}   "
-        f"{before or 'nothing'} → {after or remains}{equal}{note}"
-    )
+    what = "opaque: lists nothing of what it changed" if _is_guest(row) else f"{before or started} → {after or remains}"
+    head = f"{row['id']} {safe(row['rule'])} ({row['fidelity']}, evidence {row['evidence']}){scope}"
+    return f"{head}   {what}{equal}{note}"
 
 
 # ── the catalog ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,27 +150,80 @@ def _life(out: Path, name: str) -> Explanation:
     if receipt["output"]["graph"] != graph_hash(model):
         raise BadInput("the receipt beside this model is of another one", at=str(out), fix="run the verb again")
     log: list[Row] = receipt["log"]
-    maker = _makers(model)
+    here = _makers(model)
+    opaque = [row for row in log if _is_guest(row) or row["rule"] == _INLINES]
+    is_known = name in here or name in _names(log)
+    source = _input(receipt, out) if opaque or not is_known else None
+    before = _makers(source) if source is not None else None
     asked = {name}
-    if name not in maker and name not in _names(log):  # a value that died inside an edit: its node did, too
-        before = _makers(source) if (source := _input(receipt, out)) is not None else {}
-        if name not in before:
-            known = {*maker, *_names(log), *before}
+    if not is_known:  # a value that died inside an edit: its node did, too
+        if before is None or name not in before:
+            known = {*here, *_names(log), *(before or ())}
             fix = did_you_mean(name, known) or f"graphwright inspect {out} shows what is in it"
             raise BadInput(f"no node and no value is, or was, called {safe(name)!r}", at=str(out), fix=fix)
-        asked.add(name_of(node) if (node := before[name]) is not None else name)
+        asked.add(_name(before[name]))
     past = _ancestry(log, asked)
     future, left = _descent(log, asked)
-    rows = sorted([*past, *(r for r in future if r not in past)], key=lambda row: row["id"])
-    now = [n for n in left if n in maker]
-    if now == [name] and not rows:
-        state = "unchanged"
-    elif now:
-        state = f"now: {', '.join(map(safe, now))}"
-    else:
-        state = "now: gone"
+    rows = [*past, *(r for r in future if r not in past)]
+    now = [n for n in left if n in here]
+    state = "unchanged" if now == [name] and not rows else f"now: {', '.join(map(safe, now)) or 'gone'}"
+    made = {n for row in past for _, n in row["new"]}
+    roots = {*asked, *(n for row in past for _, n in row["gone"])} - made
+    what, whose = _doubt(opaque, roots, before, here, None if rows else name)
+    if whose:
+        rules = " or ".join(dict.fromkeys(safe(row["rule"]) for row in whose))
+        state = f"{state.removeprefix('unchanged')}; {rules} {what}".removeprefix("; ")
+    rows = sorted([*whose, *(r for r in rows if r not in whose)], key=lambda row: row["id"])
     document = {"kind": "life", "name": name, "now": now, "edits": rows}
     return Explanation(document, "\n".join([f"{safe(name)}   {state}", *(f"  {describe_edit(r)}" for r in rows)]))
+
+
+def _is_guest(row: Row) -> bool:
+    """Whether an edit is a guest's: it lists nothing, and so may have changed anything."""
+    return row["evidence"] == "none" and not (row["equal"] or row["gone"] or row["new"])
+
+
+def _doubt(
+    opaque: Sequence[Row], roots: Collection[str], before: _Makers | None, here: _Makers, name: str | None
+) -> tuple[str, list[Row]]:
+    """What edits that list nothing may have to do with a life, and which of them; none where they have nothing.
+
+    Args:
+        roots: the names that the life began with, as far as the log tells.
+        before, here: the original and the result by name; None where it is not at hand.
+        name: what it is about, if the log has no edit of it.
+    """
+    guests = [row for row in opaque if _is_guest(row)]
+    if before is None:
+        return "may have changed it (the original is not at hand to compare with)", list(opaque)
+    if not all(n in before for n in roots):
+        return "made it, or what became it", list(opaque)
+    if name is None:
+        return "may have changed it before", guests
+    if name not in here:
+        return "removed it", guests
+    return ("", []) if _same(before[name], here[name]) else ("changed it, or what it reads", guests)
+
+
+def _same(a: Node | Value, b: Node | Value) -> bool:
+    """Whether two of one name are alike: operator, attributes and names around a node, the data of a constant."""
+    if isinstance(a, Node) and isinstance(b, Node):
+        return (
+            (a.domain, a.op) == (b.domain, b.op)
+            and [v and v.name for v in a.inputs] == [v and v.name for v in b.inputs]
+            and [v.name for v in a.outputs] == [v.name for v in b.outputs]
+            and a.attributes.keys() == b.attributes.keys()
+            and all(same_attribute(x, b.attributes[k]) for k, x in a.attributes.items())
+        )
+    if isinstance(a, Node) or isinstance(b, Node):
+        return False
+    if a.tensor is None or b.tensor is None:
+        return a.tensor is b.tensor and (a.dtype, a.dims) == (b.dtype, b.dims)
+    return same_tensor(a.tensor, b.tensor)
+
+
+def _name(x: Node | Value) -> str:
+    return name_of(x) if isinstance(x, Node) else x.name
 
 
 def _ancestry(log: Sequence[Row], names: Iterable[str]) -> list[Row]:
@@ -195,11 +253,11 @@ def _descent(log: Sequence[Row], names: Iterable[str]) -> tuple[list[Row], list[
     return rows, list(living)
 
 
-def _makers(model: Model) -> dict[str, Node | None]:
-    """Every node's and value's name → the node that is it, or makes it; None for inputs and constants."""
-    found: dict[str, Node | None] = {}
+def _makers(model: Model) -> _Makers:
+    """Every node's and value's name → the node that is it, or makes it; inputs and constants are themselves."""
+    found: _Makers = {}
     for graph in model.graphs():
-        found.update((v.name, None) for v in (*graph.inputs, *graph.constants()))
+        found.update((v.name, v) for v in (*graph.inputs, *graph.constants()))
         for node in graph:
             found.update((o.name, node) for o in node.outputs if o.name)
             found[name_of(node)] = node

@@ -371,7 +371,7 @@ def _changes(pairs: Sequence[tuple[Node, Node]]) -> list[dict[str, Any]]:
         found: list[tuple[str, str | None, str | None]] = []
         for key in sorted({*one.attributes, *other.attributes}):
             x, y = one.attributes.get(key), other.attributes.get(key)
-            if not _same_attribute(x, y):
+            if not same_attribute(x, y):
                 found.append((key, _show_attribute(x), _show_attribute(y)))
         if one.domain != other.domain:
             found.append(("domain", one.domain, other.domain))
@@ -408,7 +408,8 @@ def _constant_of(v: Value) -> Tensor | None:
     return v.tensor
 
 
-def _same_attribute(x: Any, y: Any) -> bool:
+def same_attribute(x: Any, y: Any) -> bool:
+    """Whether two attributes are equal; bodies count as equal here."""
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return same_tensor(x, y)
     if _holds_graph(x) and _holds_graph(y):

@@ -142,3 +142,92 @@ def test_an_edit_is_one_line(out: Path) -> None:
         {**log[0], "scope": ["If_0.then_branch"], "gone": [["Add", f"a{i}"] for i in range(9)], "note": "why"}
     )
     assert " in If_0.then_branch   Add × 9 → a constant " in scoped and scoped.endswith("     why")
+
+
+STEPS = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 8] x) => (float[N, 8] y)
+<float[1] w = {3.0}, float[1] kept = {4.0}>
+{
+  [plain] a = Relu(x)  [lost] b = Identity(a)  [scaled] c = Mul(b, w)  [shifted] d = Add(c, kept)
+  [after] y = Neg(d)
+}
+"""
+
+
+@pytest.fixture
+def guested(tmp_path: Path) -> Path:
+    """A result whose guest made, changed and removed something, one of each kind."""
+    (tmp_path / "guest.py").write_text(
+        """
+def change(graph):
+    import onnx_graphsurgeon as gs
+    nodes = {n.name: n for n in graph.nodes}
+    nodes["after"].op = "Abs"
+    nodes["scaled"].inputs[1].values = nodes["scaled"].inputs[1].values * 2
+    (y,) = graph.outputs
+    made = gs.Variable("made", "float32", ["N", 8])
+    graph.nodes.append(gs.Node("Ceil", "made_Ceil", inputs=[y], outputs=[made]))
+    graph.outputs = [made]
+    nodes["scaled"].inputs[0] = nodes["plain"].outputs[0]
+    graph.cleanup()
+"""
+    )
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(onnx.parser.parse_model(STEPS), source)
+    driver.run(source, out, passes="", graphsurgeon=f"{tmp_path}/guest.py:change", validate=False)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("plain", "unchanged"),
+        ("kept", "unchanged"),
+        ("shifted", "unchanged"),
+        ("after", "graphsurgeon:change changed it, or what it reads"),
+        ("scaled", "graphsurgeon:change changed it, or what it reads"),
+        ("w", "graphsurgeon:change changed it, or what it reads"),
+        ("made_Ceil", "graphsurgeon:change made it, or what became it"),
+        ("made", "graphsurgeon:change made it, or what became it"),
+        ("lost", "now: gone; graphsurgeon:change removed it"),
+    ],
+)
+def test_what_a_guest_changed_is_not_called_unchanged(guested: Path, name: str, state: str) -> None:
+    first, *edits = str(optimizer.explain(guested, name)).splitlines()
+    assert first == f"{name}   {state}"
+    assert bool(edits) == (state != "unchanged")
+    if edits:
+        assert edits[0].startswith("  1 graphsurgeon:change (rounding, evidence none)   opaque: ")
+        assert edits[0].endswith("guest.py:change")
+
+
+def test_without_the_original_a_guest_may_have_changed_anything(guested: Path) -> None:
+    guested.with_name("in.onnx").unlink()
+    first = str(optimizer.explain(guested, "plain")).splitlines()[0]
+    assert first == "plain   graphsurgeon:change may have changed it (the original is not at hand to compare with)"
+
+
+def test_what_was_inlined_was_not_there_before(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    text = """
+    <ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+    g (float[N] x) => (float[N] y) { [call] a = local.twice(x)  [own] y = Neg(a) }
+    <domain: "local", opset_import: ["" : 17]>
+    twice (u) => (v) { [inner] v = Add(u, u) }
+    """
+    onnx.save(onnx.parser.parse_model(text), source)
+    driver.run(source, out, passes="normalize", validate=False)
+    inlined = next(n.name for n in onnx.load(out).graph.node if n.op_type == "Add")
+    first, edit = str(optimizer.explain(out, inlined)).splitlines()
+    assert first == f"{inlined}   inline_function made it, or what became it" and "inline_function" in edit
+    assert str(optimizer.explain(out, "own")) == "own   unchanged"
+
+
+def test_a_constant_that_becomes_another_and_an_output_that_keeps_its_name(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(onnx.parser.parse_model(STEPS.replace("[after] y = Neg(d)", "[after] y = Identity(d)")), source)
+    driver.run(source, out, validate=False)
+    row = {**json.loads(Path(f"{out}.receipt.json").read_text())["log"][0], "gone": [], "equal": [["w", "w"]]}
+    assert "   a constant → a constant     equal: w" in describe_edit(row)
+    assert "Identity → a value that is there     equal: y (was " in str(optimizer.explain(out, "y"))
