@@ -35,7 +35,7 @@ from optimizer.runtime.feeds import (
     regimes,
 )
 from optimizer.runtime.interface import Interface, OutputSpec, differences, read_interface
-from optimizer.runtime.kernels import census
+from optimizer.runtime.kernels import census, falls
 from optimizer.runtime.session import Session, SessionError, open_session
 
 if TYPE_CHECKING:
@@ -353,9 +353,8 @@ class _Judge:
         except SessionError as error:
             self._warn_once(f"no census: {error.what}")
             return None
-        for op in sorted(before):
-            if after.get(op, 0) < before[op]:
-                self.warnings.append(f"the runtime ends with fewer {op}: {before[op]} → {after.get(op, 0)}")
+        for op, (had, has) in falls(before, after).items():
+            self.warnings.append(f"the runtime ends with fewer {op}: {had} → {has}")
         return [before, after]
 
     # --- data ---

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optimizer.core.feeds import Feed
 
 _RUNTIME = "com.microsoft"  # and its subdomains: ops that only the runtime's fusions, or its users, write
+_BLOCKED = "nchwc."
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 _COMPOSITE = (  # standard ops (and two that the runtime files under the standard domain) that stand for an idiom
     *("Attention", "Gelu", "GroupNormalization", "HardSwish", "LayerNormalization", "Mish", "RMSNormalization"),
@@ -56,6 +57,18 @@ def census(
         or (node.domain in ("", "ai.onnx") and node.op_type in _COMPOSITE)
     )
     return dict(sorted(counts.items()))
+
+
+def falls(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Fused op → how many before and after, where a census fell: what the runtime does not recognize any more.
+
+    Where products became integer ones, fused products of floats, and what lies in their layout, are not missed.
+    """
+    integers = [sum(n for op, n in counts.items() if op in _INTEGER) for counts in (before, after)]
+    fell = {op: (n, after.get(op, 0)) for op, n in sorted(before.items()) if after.get(op, 0) < n}
+    if integers[1] <= integers[0]:
+        return fell
+    return {op: counts for op, counts in fell.items() if op not in _FLOAT and not op.startswith(_BLOCKED)}
 
 
 def optimized_graph(

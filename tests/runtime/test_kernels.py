@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from optimizer.runtime import child
-from optimizer.runtime.kernels import census, integer_macs, optimized_graph
+from optimizer.runtime.kernels import census, falls, integer_macs, optimized_graph
 from optimizer.runtime.session import SessionError
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>\n'
@@ -201,3 +201,13 @@ def test_feed_that_does_not_fit(save: Save) -> None:
         integer_macs(
             save("g (float[2, 8] x) => (float[2, 6] y) { y = MatMul(x, w) }", w=floats(8, 6)), {"x": floats(3, 3)}
         )
+
+
+def test_a_census_that_falls_is_missed_unless_integers_took_over() -> None:
+    before = {"FusedMatMul": 3, "nchwc.MaxPool": 1, "nchwc.Conv": 2, "BiasGelu": 3, "LayerNormalization": 7}
+    after = {"LayerNormalization": 7, "BiasGelu": 1}
+    assert falls(before, after) == {op: (n, after.get(op, 0)) for op, n in sorted(before.items()) if n != 7}
+    integers = {**after, "MatMulIntegerToFloat": 3}
+    assert falls(before, integers) == {"BiasGelu": (3, 1)}
+    assert falls(integers, after) == {"MatMulIntegerToFloat": (3, 0)}, "integers that are lost are missed"
+    assert falls(after, before) == {}
