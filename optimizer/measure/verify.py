@@ -35,6 +35,7 @@ from optimizer.measure.window import (
     REGIMES,
     SPECIAL,
     STRESS,
+    WITNESS,
     CannotCut,
     Window,
     as_double,
@@ -188,6 +189,8 @@ class _Judging:
     def verdict(self, feeds: Iterable[tuple[str, Mapping[str, Array]]]) -> Verdict:
         for regime, feed in feeds:
             try:
+                if len(self.window.sides) > WITNESS:
+                    self.runs.runtime(WITNESS, feed)
                 old = self.runs.runtime(BEFORE, feed)
             except _CannotRun as e:
                 self.doubt = self.doubt or str(e)
@@ -207,7 +210,7 @@ class _Judging:
             if found.error > self.limit:
                 why = self._accuse(feed, regime, old, new, found)
             elif self._is_doubled(feed, regime):
-                why = self._refer(feed, regime, old, new)
+                why = self._refer(feed, regime, old, new) or self._narrowed(feed, regime, old)
             if why:
                 return self._guilty(why, feed)
         kinds = self.ran.keys() & {"runtime", "reference"}
@@ -254,6 +257,19 @@ class _Judging:
             return ""
         return f"the sides differ by {error:.1e} of scale in double ({regime} data)"
 
+    def _narrowed(self, feed: Mapping[str, Array], regime: str, old: list[Any]) -> str:
+        """How coarser floats on the new side show, which the runtime computes in float32 all the same, or ""."""
+        if not self.window.narrows:
+            return ""
+        try:
+            mine, theirs = (self.runs.reference(side, feed, double=False) for side in (BEFORE, AFTER))
+        except _CannotRun:
+            return ""
+        error = self._apart(old, theirs)
+        if error <= max(self.limit, _FLOORS * self._apart(old, mine)):
+            return ""
+        return f"the new side computes in coarser floats, {error:.1e} of scale ({regime} data)"
+
     def _true(self, feed: Mapping[str, Array]) -> tuple[list[Any], list[Any]] | None:
         try:
             return self.runs.reference(BEFORE, feed), self.runs.reference(AFTER, feed)
@@ -276,6 +292,8 @@ class _Judging:
             if doubt <= _BROKEN and error <= ALGEBRA[self.window.precision]:
                 mine = self._apart(true[0], new)
                 return said if mine > max(self.limit, _FLOORS * doubt) and not self._is_unsteady(feed, found) else ""
+            if regime == "grid" and max(doubt, self._apart(true[1], new)) <= error / 4:
+                return said  # on ties whatever is moved jumps, which excuses nothing that both judges see
         return "" if self._is_unsteady(feed, found) else said
 
     def _is_unsteady(self, feed: Mapping[str, Array], found: Difference) -> bool:
@@ -429,7 +447,7 @@ class Verifier:
                 guilty = guilty or (window, verdict)
             else:
                 doubt = verdict
-            if not window.can_deepen or (guilty is None and deeper):
+            if guilty is None and deeper:
                 break
         return guilty or (None, doubt)
 

@@ -3,7 +3,8 @@
 The frontier is what both sides stand on: the leaves of the new side, and whatever else the old side reads. A float
 there may be anything, so it is drawn; integers and bools (indices, shapes, masks) may not, so their makers are pulled
 in, up to a Shape or an input. Constants keep their values, because a rule may have looked at them: γ = 1 is what makes
-`x · γ → x` right. A look that is too short can only accuse, never acquit: `deeper` pulls in what makes the frontier.
+`x · γ → x` right. A look that is too short can only accuse, never acquit: `deeper` pulls in what makes the frontier,
+and adds what reads the old values as a witness, because a rule may take for granted that the model runs to its end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from optimizer.core import facts, form
 from optimizer.core.dims import Dim, Poly, evaluate
 from optimizer.core.edit import Fidelity, Proposal
-from optimizer.core.graph import Graph, Node, Value, copy_node, lower_graph, type_proto
+from optimizer.core.graph import Graph, Node, Value, anchor, copy_node, lower_graph, type_proto
 from optimizer.core.region import Region
 from optimizer.core.tensor import Tensor, numpy_dtype
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 BY_VALUE = 64  # elements up to which a constant is part of what makes two windows one
 STORED = 4096  # elements up to which a constant lies in the model; a larger one is fed
 REACH = 24  # nodes that the way from the old values to a leaf may be long
+AHEAD = 4  # readers of readers that each step deeper adds to the witness
+WITNESSES = 64  # nodes of it
 LARGEST = 400  # nodes of a window
 _LARGEST_FEED = 1 << 22  # numbers of a feed
 FLOATS = frozenset(
@@ -39,7 +42,7 @@ FLOATS = frozenset(
 )  # what the algebra is checked in double for
 _DRAWN = frozenset((*FLOATS, TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128))
 _COARSE = ("float64", "float32", "float16", "bfloat16")
-BEFORE, AFTER = 0, 1
+BEFORE, AFTER, WITNESS = 0, 1, 2
 
 
 class CannotCut(Exception):
@@ -59,22 +62,24 @@ class Port:
 class Window:
     """Two models with the same inputs, whose outputs are claimed equal, one by one.
 
-    `sides` are the old and the new one; `fed` are constants too large to lie in them, by the input's name; `key` is
+    `sides` are the old and the new one, and where it is deep the old one with what reads it, which says by running that
+    the data is some that the model takes; `precision` is the coarsest float of the old one, and `narrows` says that the
+    new one has a coarser; `fed` are constants too large to lie in them, by the input's name; `key` is
     equal for windows of one structure, dtypes, dims, attributes and small constants; `names` says what each value is
     called in the model that the window was cut from.
     """
 
     rule: str
     fidelity: Fidelity
-    sides: tuple[ModelProto, ModelProto]
+    sides: tuple[ModelProto, ...]
     ports: tuple[Port, ...]
     fed: Mapping[str, Array]
     symbols: tuple[str, ...]
     precision: str
+    narrows: bool
     key: bytes
     names: Mapping[str, str]
     is_random: bool
-    can_deepen: bool
 
     @property
     def outputs(self) -> list[str]:
@@ -101,12 +106,21 @@ def cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int = 0) -> Windo
     """The window of an edit that is not committed yet; nothing is changed.
 
     Args:
-        deeper: how many times the makers of what would be drawn are pulled in.
+        deeper: how many times the makers of what would be drawn are pulled in, and readers added.
 
     Raises:
         CannotCut: it is too large, or stands on something that cannot be drawn.
     """
-    region = _Region(p)
+    try:
+        return _cut(model, p, fidelity, deeper, _readers(p, AHEAD * deeper))
+    except CannotCut:
+        if not deeper:
+            raise
+        return _cut(model, p, fidelity, deeper, ())
+
+
+def _cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int, witnesses: Sequence[Node]) -> Window:
+    region = _Region(p, witnesses)
     for _ in range(deeper + 1):
         region.grow()
     return _Cutting(model, p, fidelity, region).window()
@@ -118,8 +132,9 @@ def cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int = 0) -> Windo
 class _Region:
     """Nodes of the graph that the window holds, in order, and the values it stands on."""
 
-    def __init__(self, p: Proposal) -> None:
-        self.proposal = p
+    def __init__(self, p: Proposal, witnesses: Sequence[Node]) -> None:
+        self.proposal, self.witnesses = p, dict.fromkeys(witnesses)
+        self.ends = [v for n in witnesses for v in n.outputs if v.name]
         self.roots = [a for a, _ in p.equal]
         self.gone = set(p.gone)
         self.front = {v for v in p.leaves if _is_drawn(v) and v not in self.roots}
@@ -144,10 +159,6 @@ class _Region:
             self.forced |= lone
             self._walk()
 
-    @property
-    def can_grow(self) -> bool:
-        return any(v.producer is not None for v in self.free)
-
     def _walk(self) -> None:
         self.nodes, self.free = {}, {}
         front = self.front - self.forced
@@ -155,7 +166,7 @@ class _Region:
         self._low = min(below, default=0) if len(below) == len(front) else 0
         self._reaching = {}
         state: set[Node] = set()
-        for v in (*self.roots, *self.proposal.leaves):
+        for v in (*self.roots, *self.proposal.leaves, *self.ends):
             if not self._is_inside(v, front):
                 self._leave(v)
                 continue
@@ -187,7 +198,7 @@ class _Region:
         n = v.producer
         if n is None or n.graph is None or v.tensor is not None:
             return False
-        if v in self.roots or v in self.forced:
+        if v in self.roots or v in self.forced or n in self.witnesses:
             return True
         return v not in front and (n in self.gone or not _is_drawn(v) or self._reaches(v, front, REACH))
 
@@ -213,6 +224,19 @@ class _Region:
                 if v.producer is not None and v.producer in self.nodes:
                     todo += v.producer.reads()
         return seen
+
+
+def _readers(p: Proposal, far: int) -> list[Node]:
+    """What reads the old values, and what reads that, in the graph they are in."""
+    found: dict[Node, None] = {}
+    edge = [a for a, _ in p.equal]
+    for _ in range(far):
+        nodes = [n for v in edge for u in v.uses if (n := anchor(u, p.graph)) is not None and n not in found]
+        found |= dict.fromkeys(nodes)
+        if not nodes or len(found) > WITNESSES:
+            break
+        edge = [v for n in nodes for v in n.outputs]
+    return list(found)[:WITNESSES]
 
 
 def _is_drawn(v: Value) -> bool:
@@ -259,25 +283,31 @@ class _Cutting:
         for n in body.node:
             _materialize(n)
         outs = [[self.mapping[x] for x in side] for side in ([a for a, _ in p.equal], [b for _, b in p.equal])]
-        sides = tuple(self._side(body, outs[k], ports, constants) for k in (BEFORE, AFTER))
+        if self.region.ends:
+            outs.append([self.mapping[v] for v in self.region.ends])
+        self.names |= {f"y{k}": a.name for k, (a, _) in enumerate(p.equal)}
+        sides = tuple(self._side(body, side, ports, constants) for side in outs)
         large = {k: t.numpy() for k, t in constants.items() if t.size > STORED}
-        values = [v for n in nodes for v in n.outputs]
+        values = [v for n in self.region.nodes for v in n.outputs]
+        precision = _coarsest([v.dtype for v in (*values, *leaves)])  # of the old side
+        made = _coarsest([v.dtype for n in p.new for v in n.outputs])
         return Window(
             rule=p.rule,
             fidelity=self.fidelity,
-            sides=(sides[0], sides[1]),
+            sides=sides,
             ports=tuple(ports),
             fed=large,
             symbols=tuple(self.symbols.values()),
-            precision=_coarsest([v.dtype for v in (*values, *leaves)]),
+            precision=precision,
+            narrows=_COARSE.index(made) > _COARSE.index(precision),
             key=self._key(sides, ports, constants),
             names=self.names,
             is_random=any(n.op in facts.RANDOM or _trains(n) for n in nodes),
-            can_deepen=self.region.can_grow,
         )
 
     def _map(self, v: Value, copy: Value) -> Value:
         self.mapping[v] = copy
+        copy.dtype, copy.type = v.dtype, v.type
         self._name(v, copy)
         return copy
 
@@ -317,9 +347,7 @@ class _Cutting:
                 g.input.append(_info(k, t.dtype, t.shape))
             elif k in wanted:
                 g.initializer.append(_stored(t, k))
-        for k, (a, _) in enumerate(self.proposal.equal):
-            g.output.append(ValueInfoProto(name=f"y{k}", type=_type_of(a)))
-            self.names[f"y{k}"] = a.name
+        g.output.extend(ValueInfoProto(name=f"y{k}", type=_type_of(v)) for k, v in enumerate(outs))
         return m
 
     def _key(self, sides: Sequence[ModelProto], ports: Sequence[Port], constants: Mapping[str, Tensor]) -> bytes:
@@ -427,6 +455,8 @@ def _info(name: str, dtype: int, dims: Sequence[Dim]) -> ValueInfoProto:
 def _type_of(v: Value) -> Any:
     """The type without its sizes: a window may be fed others than the model is."""
     t = type_proto(v)
+    if not v.dtype and v.type is None:
+        return type(t)()
     if t.HasField("tensor_type"):
         u = type(t)()
         u.tensor_type.elem_type = t.tensor_type.elem_type
