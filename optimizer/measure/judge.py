@@ -14,7 +14,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Request:
     lossy: bool
     custom_ops: list[str]
     card: str | None
+    keep: str | None = None  # where the batch that shows a failure goes, pickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class _Tally:
     blind: Counter[bool] = field(default_factory=Counter[bool])  # of these, where it is so far that nothing is judged
     unsteady: float = 0.0  # error of the original with optimizations on against itself with them off
     suspects: dict[int, tuple[Difference, _Batch]] = field(default_factory=dict[int, tuple[Difference, _Batch]])
+    failed: _Batch | None = None  # the first
 
     def see(self, found: Difference) -> None:
         if found.error >= self.error:
@@ -129,6 +132,7 @@ class _Tally:
 
     def fail(self, found: Difference, batch: _Batch, level: str) -> None:
         self.levels.add(level)
+        self.failed = self.failed or batch
         self.failure = self.failure or {
             "output": self.spec.name,
             "what": found.what,
@@ -186,6 +190,7 @@ class _Judge:
         self.refusal = ""  # the last reason the original gave not to run
         self.batches = 0
         self.judged = False
+        self.refused: _Batch | None = None  # where the result does not run
 
     def verdict(self) -> dict[str, Any]:
         counts: list[dict[str, int]] | None = None
@@ -208,6 +213,9 @@ class _Judge:
                 both = "optimizations off and on alike"
                 only = f"only with optimizations {'/'.join(tally.levels)}"
                 self.failures.append({**tally.failure, "levels": both if len(tally.levels) == 2 else only})
+            if self.request.keep is not None and (batch := tally.failed or self.refused) is not None:
+                Path(self.request.keep).write_bytes(pickle.dumps({"output": tally.spec.name, "feed": batch.feed}))
+                self.request = replace(self.request, keep=None)
             if tally.excused:
                 runs = f"{tally.excused} of {tally.compared.total()} runs"
                 self.notes.append(
@@ -499,6 +507,7 @@ class _Judge:
         except SessionError as error:
             sizes = ", ".join(f"{name}={size}" for name, size in batch.binding.items())
             what = f"the result does not run where the original does, optimizations {level}"
+            self.refused = batch
             self._fail(f"{what}, {sizes and f'binding {sizes}, '}seed {batch.seed}, {batch.regime} data: {error.what}")
             raise _GiveUp from None
 
