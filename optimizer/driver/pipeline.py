@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from optimizer.core.edit import Editor
 from optimizer.core.errors import BadInput, ToolFailure
+from optimizer.core.rule import Pass
 from optimizer.driver import catalog
 from optimizer.driver.recipe import Fixpoint, Recipe, Step
 
@@ -29,22 +30,34 @@ class Phase:
 
 
 def run(
-    editor: Editor, recipe: Recipe, *, without: Collection[str] = (), progress: Callable[[str], None] | None = None
+    editor: Editor,
+    recipe: Recipe,
+    *,
+    without: Collection[str] = (),
+    own: Sequence[Pass] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> list[Phase]:
     """Apply the recipe through `editor`; the phases in the order in which they first ran.
+
+    Args:
+        without: names of rules and procedures to leave out.
+        own: passes of the caller, which the recipe names like those of the catalog.
+        progress: is told each pass as it begins.
 
     Raises:
         BadInput: a pass is unknown, or takes no such option.
         ToolFailure: a fixpoint never settles.
     """
     phases: dict[str, Phase] = {}
+    mine = {p.name: p for p in own}
     for item in recipe:
         steps = item.steps if isinstance(item, Fixpoint) else (item,)
         for s in steps:
-            catalog.find(s.name)
+            if s.name not in mine:
+                catalog.find(s.name)
 
     def once(step: Step) -> None:
-        p = catalog.find(step.name)
+        p = mine.get(step.name) or catalog.find(step.name)
         if step.options:
             raise BadInput(f"the pass {step.name!r} takes no option {step.options[0][0]!r}", fix="leave it out")
         if progress is not None:
