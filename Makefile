@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench-optimizers clean
+.PHONY: demo test test-all lint bench-optimizers bench-traps clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,11 +28,18 @@ test: $(VENV)/.installed lint
 test-all: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2
 
-bench-optimizers: $(VENV)/.installed
+.bench-venv/.installed: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv .bench-venv
 	.bench-venv/bin/python -m pip install -q --upgrade pip
 	.bench-venv/bin/python -m pip install -q -r benchmarks/requirements.txt -e '.[cpu,models,guests]'
+	touch $@
+
+bench-optimizers: $(VENV)/.installed .bench-venv/.installed
 	.bench-venv/bin/python benchmarks/optimizers.py
+	.bench-venv/bin/python benchmarks/tables.py README.md
+
+bench-traps: $(VENV)/.installed .bench-venv/.installed
+	.bench-venv/bin/python benchmarks/traps.py
 	.bench-venv/bin/python benchmarks/tables.py README.md
 
 clean:

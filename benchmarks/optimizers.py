@@ -59,13 +59,13 @@ Asked = dict[str, tuple[str, ...]]  # model → the tools that are asked about i
 
 
 class Child:
-    """`peers.py NAME` in a process of its own; a request that outlasts its limit ends the process."""
+    """`SCRIPT NAME` in a process of its own; a request that outlasts its limit ends the process."""
 
-    def __init__(self, name: str, *, single_core: bool = False) -> None:
+    def __init__(self, name: str, *, single_core: bool = False, script: str = "peers.py") -> None:
         # Thread pools size themselves by the cores that a process may use: one core, one thread.
         core = {max(os.sched_getaffinity(0))}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "benchmarks" / "peers.py"), name],
+            [sys.executable, str(ROOT / "benchmarks" / script), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

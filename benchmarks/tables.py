@@ -1,9 +1,9 @@
-"""benchmarks/results/optimizers.json → the tables of a Markdown page.
+"""benchmarks/results/*.json → the tables of a Markdown page.
 
     python benchmarks/tables.py README.md       # rewrites what stands between <!-- table:NAME --> and <!-- /table -->
     python benchmarks/tables.py                 # prints every table
 
-NAME is goals, nodes, time, command or memory. A page is changed only where it has markers.
+NAME is goals, nodes, time, command, memory or traps. A page is changed only where it has markers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_name("results") / "optimizers.json"
+TRAPS = RESULTS.with_name("traps.json")
 BASELINE, OURS = "onnxsim", "graphwright"
 PEERS = {"onnxsim": "onnxsim", "onnxslim": "OnnxSlim", "onnxscript": "onnxscript"}
 TITLES = PEERS | {OURS: "Graphwright"}
@@ -211,7 +212,43 @@ TABLES: dict[str, Callable[[Json], str]] = {
 }
 
 
+def table_traps(document: Json) -> str:
+    """How many of the traps each tool came through, and what became of it in the others."""
+    verdicts: dict[str, list[str]] = {}
+    for record in document.get("traps", {}).values():
+        for tool, verdict in record.items():
+            verdicts.setdefault(tool, []).append(verdict.partition(":")[0])
+    rows = [
+        (TITLES.get(tool, tool), str(said.count("ok")), *(str(sum(map(said.count, kinds))) for kinds in KINDS.values()))
+        for tool, said in verdicts.items()
+    ]
+    legend = (
+        "Tiny legal models, tests/traps. Wrong: other answers than the original's, op by op. Broken: fails "
+        "onnx.checker, does not load, or does not run. Interface: an input or output is gone, or a default can no longer be "
+        "overridden. Refused: an exception or a crash. Larger: more than 1.01 times the bytes and 4 kB. Dims: declares "
+        "other sizes of inputs or outputs. onnxruntime is its basic level."
+    )
+    return f"{grid(('tool', 'ok', *KINDS), rows)}\n\n{legend}"
+
+
+KINDS = {
+    "wrong": ("wrong",),
+    "broken": ("invalid", "does not load", "does not run"),
+    "interface": ("interface",),
+    "refused": ("crash",),
+    "larger": ("blown up",),
+    "dims": ("dims",),
+}
+
+
+def render_traps(document: Json) -> str:
+    versions = ", ".join(f"{TITLES.get(tool, tool)} {v}" for tool, v in document.get("versions", {}).items())
+    return f"{table_traps(document)}\n\n{versions or 'nothing measured'}; {document.get('date', NONE)}."
+
+
 def render(name: str, results: Json) -> str:
+    if name == "traps":
+        return render_traps(json.loads(TRAPS.read_text()) if TRAPS.exists() else {})
     return f"{TABLES[name](results)}\n\n{note(results, TABLES.keys() if name == 'goals' else [name])}"
 
 
@@ -226,7 +263,7 @@ def main() -> None:
     for page in map(Path, sys.argv[1:]):
         page.write_text(rewrite(page.read_text(), results))
     if not sys.argv[1:]:
-        print("\n\n".join(f"## {name}\n\n{render(name, results)}" for name in TABLES))
+        print("\n\n".join(f"## {name}\n\n{render(name, results)}" for name in (*TABLES, "traps")))
 
 
 if __name__ == "__main__":

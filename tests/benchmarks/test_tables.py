@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tables import TABLES, best_peer, goals, rewrite, wins
+from tables import TABLES, best_peer, goals, render_traps, rewrite, wins
 
 
 def verdict(nodes: int, **other: Any) -> dict[str, Any]:
@@ -68,3 +68,16 @@ def test_a_page_changes_only_between_its_markers() -> None:
 def test_every_table_renders_without_results() -> None:
     page = "".join(f"<!-- table:{name} -->\n<!-- /table -->\n" for name in TABLES)
     assert "nothing measured" in rewrite(page, results())
+
+
+def test_traps_are_counted_by_kind() -> None:
+    traps = {
+        "a": {"onnxsim": "ok", "graphwright": "ok"},
+        "b": {"onnxsim": "wrong: 1 instead of 2", "graphwright": "ok"},
+        "c": {"onnxsim": "does not load: no kernel", "graphwright": "blown up: 1 to 9 bytes"},
+    }
+    page = render_traps({"traps": traps, "versions": {"onnxsim": "1.0"}, "date": "2026-01-01"})
+    assert "| tool | ok | wrong | broken | interface | refused | larger | dims |" in page
+    assert "| onnxsim | 1 | 1 | 1 | 0 | 0 | 0 | 0 |" in page
+    assert "| Graphwright | 2 | 0 | 0 | 0 | 0 | 1 | 0 |" in page
+    assert page.endswith("onnxsim 1.0; 2026-01-01.")

@@ -15,7 +15,7 @@ from optimizer.core.model import read
 from optimizer.driver import pipeline, recipe
 from optimizer.driver.presets import LEVELS
 from traps.corpus import traps
-from traps.trap import Trap, save, verdict
+from traps.trap import Trap, checker, save, verdict
 
 TRAPS = list(traps().values())
 
@@ -41,6 +41,12 @@ def test_second_run_changes_nothing(trap: Trap) -> None:
     once, _ = optimized(trap.model, 2)
     again, _ = optimized(once, 2)
     assert again == once
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=str)
+def test_trap_is_legal(trap: Trap) -> None:
+    assert not checker(trap.model, full=False)
+    assert trap.original.given
 
 
 def test_there_are_enough() -> None:
