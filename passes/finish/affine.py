@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.core import facts
+from optimizer.core import facts, form
+from optimizer.core.graph import Node, Value
 from optimizer.core.pattern import const, op, optional, scalar, values
 from optimizer.core.rule import decline, rule
 from optimizer.core.tensor import Array
 
 (x,) = values("x")
-w, gamma, beta, mean, var, m = const("w gamma beta mean var m")
+w, gamma, beta, mean, var, m, t = const("w gamma beta mean var m t")
 b = optional(const("b"))
 eps = scalar("eps")
 
@@ -90,4 +91,52 @@ def _rescaled(op: Any, x: Any, gamma: Array, beta: Array, m: Array, bn: Any, *, 
     return op.BatchNormalization(x, g, t, bn.inputs[3], bn.inputs[4], **bn.attributes)
 
 
-RULES = (batch_norm_scale, batch_norm_shift, conv_scale, conv_shift)
+def takes_all_channels(x: Value, w: Array, conv: Node) -> bool:
+    """Whether x itself has the channels that the convolution reads: nothing else widens it."""
+    groups = form.attribute(conv, "group") or 1
+    return x.dims is not None and len(x.dims) == w.ndim > 1 and x.dims[1] == w.shape[1] * groups
+
+
+def _by_input(w: Array, m: Array, conv: Node) -> Array:
+    """m, one number an input channel or one for all, as what broadcasts over W [output channel, input of its group, …].
+
+    Raises:
+        Decline: it is anything else.
+    """
+    groups = form.attribute(conv, "group") or 1
+    v = _vector(m, w.ndim, w.shape[1] * groups)
+    if v is None:
+        decline("not one number a channel")
+    by_group = np.repeat(v.reshape(groups, w.shape[1]), w.shape[0] // groups, axis=0)
+    return by_group.reshape(*w.shape[:2], *[1] * (w.ndim - 2))
+
+
+def _bias(conv: Node) -> Value | None:
+    return conv.inputs[2] if len(conv.inputs) > 2 else None
+
+
+@rule(op.Conv(op.Mul(x, m), w, b, name="conv"), where=takes_all_channels)
+def scaled_conv(op: Any, x: Any, w: Array, m: Array, conv: Node) -> Any:
+    """Conv(m · x, W, b) → Conv(x, W·m, b), m one number a channel"""
+    return op.Conv(x, w * _by_input(w, m, conv), _bias(conv), **conv.attributes)
+
+
+@rule(op.Conv(op.Add(op.Mul(x, m), t), w, b, name="conv"), where=takes_all_channels)
+def scaled_shifted_conv(op: Any, x: Any, w: Array, m: Array, t: Array, conv: Node) -> Any:
+    """Conv(m · x + t, W, b) → Conv(x + t/m, W·m, b), m one number a channel and none of them 0"""
+    scaled = w * _by_input(w, m, conv)
+    if not m.all() or _vector(t, w.ndim, w.shape[1] * (form.attribute(conv, "group") or 1)) is None:
+        decline("not one number a channel, or a 0")
+    return op.Conv(op.Add(x, t / m), scaled, _bias(conv), **conv.attributes)
+
+
+@rule(op.Conv(op.Add(x, m), w, b, name="conv"), where=takes_all_channels, domain="nothing is padded")
+def shifted_conv(op: Any, x: Any, w: Array, b: Array | None, m: Array, conv: Node) -> Any:
+    """Conv(x + m, W, b) → Conv(x, W, b + ΣW·m), m one number a channel, where nothing is padded"""
+    if form.attribute(conv, "auto_pad") not in ("NOTSET", "VALID") or any(form.attribute(conv, "pads") or ()):
+        decline("padded with zeros, to which m is not added")
+    shift = (w * _by_input(w, m, conv)).sum(axis=tuple(range(1, w.ndim)))
+    return op.Conv(x, conv.inputs[1], shift if b is None else b + shift, **conv.attributes)
+
+
+RULES = (scaled_conv, shifted_conv, scaled_shifted_conv, batch_norm_scale, batch_norm_shift, conv_scale, conv_shift)

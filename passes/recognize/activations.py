@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from optimizer.core.graph import Value
 from optimizer.core.pattern import approx, op, values
 from optimizer.core.rule import rule
 
@@ -30,4 +31,29 @@ def gelu_tanh(op: Any, x: Any) -> Any:
     return op.Gelu(x, approximate="tanh")
 
 
-RULES = (gelu, gelu_tanh)
+gate = op.Clip(x + 3, 0.0, 6.0) | op.Min(op.Relu(x + 3), 6.0)
+
+
+def in_float(x: Value) -> bool:
+    """Whether runtimes have a kernel of HardSigmoid for x."""
+    return x.dtype in (1, 10)  # float, float16
+
+
+def has_hard_swish(x: Value, root: Value) -> bool:
+    """Whether also the opset has HardSwish."""
+    return in_float(x) and root.graph is not None and root.graph.opset >= 14
+
+
+@rule(x * gate / 6, where=has_hard_swish)
+def hard_swish(op: Any, x: Any) -> Any:
+    """x · clip(x + 3, 0, 6) / 6 → HardSwish"""
+    return op.HardSwish(x)
+
+
+@rule(gate / 6, where=in_float)
+def hard_sigmoid(op: Any, x: Any) -> Any:
+    """clip(x + 3, 0, 6) / 6 → HardSigmoid(alpha=1/6, beta=1/2)"""
+    return op.HardSigmoid(x, alpha=1 / 6, beta=0.5)
+
+
+RULES = (gelu, gelu_tanh, hard_swish, hard_sigmoid)

@@ -28,7 +28,7 @@ IDIOMS = {  # layers of each architecture, and what each layer holds
     "phi2": {"gelu_tanh": 1},
     "phi4": {"rms_norm": 5},
     "smollm_1": {"rms_norm": 3},
-    "pp_ocr_rec": {"layer_norm": 5},
+    "pp_ocr_rec": {"layer_norm": 5, "hard_swish": 28},
     "magika": {"gelu_tanh": 2},
 }
 
