@@ -23,8 +23,9 @@ from optimizer.driver import receipt as receipts
 from optimizer.driver.pipeline import Phase
 from optimizer.driver.result import Result
 from optimizer.measure import expect as expectation
+from optimizer.measure.size import count_ops
 from optimizer.runtime import session
-from optimizer.runtime.card import Card, resolve
+from optimizer.runtime.card import Card, Source, called, resolve
 
 if TYPE_CHECKING:
     from optimizer.measure.accuracy import Validation
@@ -103,14 +104,15 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         card = given.card if given is not None else None
         if request.out is not None and not request.dry_run:
             check_targets(m, [request.out], request.force)
-        before = receipts.count_nodes(m)
+        before = dict(count_ops(m))
         source = given.path if given is not None else scratch / "original.onnx"
         if given is None:
             file_edge.write(m, source)
         facts = receipts.file_facts(m, given.path if given is not None else None, full=request.hash_full)
         facts["bytes"] = source.stat().st_size + sum(f.size for f in (m.source.external if m.source else ()))
-        if _change_interface(m, request):
-            source = scratch / "as_asked" / source.name
+        changed = _change_interface(m, request)
+        if changed:
+            source = scratch / "as_asked" / (called(given) if given is not None else source.name)
             source.parent.mkdir()
             file_edge.write(m, source)
 
@@ -148,19 +150,32 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
                 request.progress("validate")
             from optimizer.measure.accuracy import validate  # the judges load only where they judge
 
-            judged = validate(
-                source, result, feeds=request.feeds, dims=request.dims if source == _path(given) else {},
-                custom_ops=request.custom_ops, lossy=request.lossy, seed=request.seed, card=card,
-            )  # fmt: skip
+            def judge(card: Card | None) -> Validation:
+                return validate(
+                    source, result, feeds=request.feeds, custom_ops=request.custom_ops, lossy=request.lossy,
+                    seed=request.seed, card=card,
+                )  # fmt: skip
+
+            try:
+                judged = judge(card)
+            except BadInput as misfit:  # a card speaks of the model as it was
+                if not changed or card is None or request.feeds is not None:
+                    raise
+                judged = judge(None)
+                why_not = misfit.what if len(misfit.what) < 100 else f"{misfit.what[:100]}…"
+                m.warnings.append(f"the card does not fit the interface that was asked for, and is left out: {why_not}")
         timed = None
         if not request.dry_run and (request.bench or "speed" in needs) and session.available() is not None:
             if request.progress is not None:
                 request.progress("bench")
             from optimizer.measure.speed import bench
 
-            timed = bench(source, result, dims=_bench_dims(request, card), seed=request.seed)
+            timed = bench(
+                source, result, dims={} if changed else _bench_dims(card), seed=request.seed,
+                card=None if changed else card,
+            )  # fmt: skip
 
-        after = receipts.count_nodes(m)
+        after = dict(count_ops(m))
         measured = _measured(facts["bytes"], size, before, after, judged, timed)
         outcomes = expectation.check_all(wanted, measured)
         code = _exit_code(judged, outcomes, declined=not request.validate or request.dry_run)
@@ -198,7 +213,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         }
         outcome = Result(
             m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed),
-            name=_name(source, card), exit_code=code,
+            name=called(Source(source, card)), exit_code=code,
         )  # fmt: skip
         if published and request.out is not None:
             _publish(outcome, files, request.out, place)
@@ -217,18 +232,9 @@ def api(result: Result) -> Result:
     """
     if result.exit_code == 1:
         raise ValidationFailed(
-            "the result is not the original, or does not meet an expectation:\n" + str(result), result=result
+            result.why_negative(), fix="its `.result` holds the model, its receipt and its log", result=result
         )
     return result
-
-
-def _name(source: Path, card: Card | None) -> str:
-    """What the screen calls the input: a card's model is called as the card."""
-    return f"{card.path.stem}.onnx" if card is not None else source.name
-
-
-def _path(given: Any) -> Path | None:
-    return given.path if given is not None else None
 
 
 def _change_interface(m: Model, request: Request) -> bool:
@@ -266,8 +272,8 @@ def _publish(result: Result, files: Sequence[Path], out: Path, place: Path) -> N
     receipt.replace(out.with_name(out.name + ".receipt.json"))
 
 
-def _bench_dims(request: Request, card: Card | None) -> dict[str, int]:
-    return dict(request.dims) or (dict(card.dims[0]) if card is not None and card.dims else {})
+def _bench_dims(card: Card | None) -> dict[str, int]:
+    return dict(card.dims[0]) if card is not None and card.dims else {}
 
 
 def _verifier(request: Request) -> Verifier | None:

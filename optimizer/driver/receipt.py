@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,14 +49,6 @@ def file_facts(model: Model, path: Path | None, *, full: bool = False) -> dict[s
         "graph": file_edge.graph_hash(model),
         "weights": file_edge.weights(model, full=full),
     }
-
-
-def count_nodes(model: Model) -> dict[str, int]:
-    """Nodes by op, those in subgraphs and functions included, most frequent first."""
-    ops = Counter(n.op if not n.domain else f"{n.domain}.{n.op}" for n in model.nodes())
-    for f in model.functions.values():
-        ops.update(n.op_type for n in f.node)
-    return dict(sorted(ops.items(), key=lambda x: (-x[1], x[0])))
 
 
 def phase_row(p: Phase) -> dict[str, Any]:

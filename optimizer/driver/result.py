@@ -15,6 +15,7 @@ from optimizer.core.graph import Model
 from optimizer.core.text import safe
 from optimizer.driver import receipt as receipts
 from optimizer.measure import expect as expectation
+from optimizer.measure.size import show_bytes
 
 if TYPE_CHECKING:
     from optimizer.measure.accuracy import Validation
@@ -78,6 +79,17 @@ class Result:
     def receipt_text(self) -> str:
         return receipts.text(self.receipt, [receipts.log_row(e) for e in self.log])
 
+    def why_negative(self) -> str:
+        """What a negative verdict rests on, in one line."""
+        reasons: list[str] = []
+        if self.validation is not None:
+            reasons += [line for line in str(self.validation).splitlines() if line.startswith("fail  ")]
+        reasons += [expectation.describe(o) for o in self.receipt["expect"] if o["holds"] is False]
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        kind, _, what = " ".join(reasons[0].split()).partition(" ")
+        head = {"fail": "the result is not the original", "expect": "an expectation is not met"}[kind]
+        return f"{head}: {what}{more}"
+
     def to_dict(self) -> dict[str, Any]:
         """The receipt without its log."""
         return self.receipt
@@ -117,7 +129,7 @@ class Result:
 
     def _file_line(self) -> str:
         r = self.receipt
-        size = f"{_size(r['input']['bytes'])} → {_size(r['output']['bytes'])}"
+        size = f"{show_bytes(r['input']['bytes'])} → {show_bytes(r['output']['bytes'])}"
         session = self.validation.session_ms if self.validation is not None else None
         return f"file       {size}" + (f"    session start {session[0]:.0f} → {session[1]:.0f} ms" if session else "")
 
@@ -141,14 +153,6 @@ def _changes(before: dict[str, int], after: dict[str, int]) -> str:
     changed = sorted((op for op in delta if delta[op]), key=lambda op: (-abs(delta[op]), op))
     shown = ", ".join(f"{safe(op)} {before.get(op, 0)}→{after.get(op, 0)}" for op in changed[:6])
     return f"          {shown}{'  …' if len(changed) > 6 else ''}" if shown else ""
-
-
-def _size(n: int | None) -> str:
-    if n is None:
-        return "?"
-    if n < 10_000:
-        return f"{n} B"
-    return f"{n / 2**10:.1f} KiB" if n < 2**20 else f"{n / 2**20:.1f} MiB"
 
 
 def _first_line(x: object) -> str:

@@ -21,8 +21,9 @@ import numpy as np
 from optimizer.core.model import graph_hash, read
 from optimizer.core.tensor import PLAIN, Tensor
 from optimizer.core.text import safe
-from optimizer.measure.inspect import count_ops, describe_value, dtype_name, inputs_of, show_type
-from optimizer.runtime.card import resolve
+from optimizer.measure.inspect import describe_value, dtype_name, inputs_of, show_type
+from optimizer.measure.size import count_ops
+from optimizer.runtime.card import called, resolve
 
 if TYPE_CHECKING:
     from optimizer.core.graph import Model, Node, Value
@@ -155,8 +156,8 @@ def diff(a: ModelLike, b: ModelLike) -> Diff:
     ops = count_ops(first), count_ops(second)
     domains = sorted({*first.opsets, *second.opsets})
     return Diff(
-        a=paths[0].name if paths[0] else "a",
-        b=paths[1].name if paths[1] else "b",
+        a=called(sources[0]) if paths[0] else "a",
+        b=called(sources[1]) if paths[1] else "b",
         by="name" if steps is None else "log",
         why=why,
         nodes=(ops[0].total(), ops[1].total()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from optimizer.core.graph import Value, set_type
 from optimizer.core.model import read
 from optimizer.core.tensor import numpy_dtype
 from optimizer.core.text import safe
+from optimizer.measure.size import count_ops, show_bytes
 from optimizer.runtime import child
-from optimizer.runtime.card import resolve
+from optimizer.runtime.card import called, resolve
 
 if TYPE_CHECKING:
     from optimizer.core.graph import Model
@@ -29,7 +29,7 @@ class Inspection:
     """What `inspect` found.
 
     Fields:
-        name: of the file, "model" for one in memory.
+        name: of the file, a card's model by the card's name, "model" for one in memory.
         ir, opset: versions; opset by domain.
         bytes: of the file and its external data.
         nodes: how many, those of bodies and functions included; ops: the same by operator, most frequent first.
@@ -76,7 +76,7 @@ class Inspection:
         large = [dtype for dtype, p in self.parameters.items() if p["count"] * 100 >= total]
         dtypes = f" ({', '.join(large)})" if large else ""
         lines = [
-            f"{safe(self.name)}   IR {self.ir}, opset {opsets}, {_size(self.bytes)}, {self.nodes} nodes, "
+            f"{safe(self.name)}   IR {self.ir}, opset {opsets}, {show_bytes(self.bytes)}, {self.nodes} nodes, "
             f"{_count(total)} parameters{dtypes}   producer {safe(self.producer) or 'unknown'}",
             f"in  {_list(map(_describe, self.inputs))}     out  {_list(map(_describe, self.outputs))}",
             f"ops {_list(f'{safe(op)} {n}' for op, n in self.ops.items())}     subgraphs {self.subgraphs}   "
@@ -103,12 +103,12 @@ def inspect(model: ModelLike, *, census: bool = False) -> Inspection:
     in_file = isinstance(model, (str, os.PathLike))
     ops = count_ops(m)
     return Inspection(
-        name=source.path.name if in_file else "model",
+        name=called(source) if in_file else "model",
         ir=m.proto.ir_version,
         opset=dict(sorted(m.opsets.items())),
         bytes=(m.source.size + sum(f.size for f in m.source.external)) if m.source else 0,
         nodes=ops.total(),
-        ops=dict(sorted(ops.items(), key=lambda x: (-x[1], x[0]))),
+        ops=dict(ops),
         parameters=_parameters(m),
         inputs=[describe_value(v) for v in inputs_of(m)],
         outputs=[describe_value(v) for v in m.graph.outputs],
@@ -121,14 +121,6 @@ def inspect(model: ModelLike, *, census: bool = False) -> Inspection:
         warnings=list(m.warnings),
         census=child.call("optimizer.runtime.kernels:census", path=source.path.absolute()) if census else None,
     )
-
-
-def count_ops(model: Model) -> Counter[str]:
-    """Operator, with its domain where it has one → how many nodes, those of bodies and functions included."""
-    ops = Counter(f"{n.domain}.{n.op}" if n.domain else n.op for n in model.nodes())
-    for function in model.functions.values():
-        ops.update(f"{n.domain}.{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in function.node)
-    return ops
 
 
 def inputs_of(model: Model) -> list[Value]:
@@ -187,12 +179,6 @@ def _list(items: Iterable[str]) -> str:
     shown = list(items)
     more = f", … {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more if shown else "none"
-
-
-def _size(n: int) -> str:
-    if n < 10_000:
-        return f"{n} B"
-    return f"{n / 2**10:.1f} KiB" if n < 2**20 else f"{n / 2**20:.1f} MiB"
 
 
 def _count(n: int) -> str:

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from optimizer.core.errors import BadInput
 from optimizer.measure import expect as expectation
 from optimizer.runtime import child
-from optimizer.runtime.card import Card, read_card, resolve
+from optimizer.runtime.card import Card, Source, called, read_card, resolve
 
 if TYPE_CHECKING:
     from optimizer.core.feeds import Feed
@@ -150,15 +150,16 @@ def bench(
             )
             for process in range(_PROCESSES)
         ]
-    found = _conclude([_name(source) for source in (a, b)[: len(models)]], reports, provider, threads, seed)
+    names = [_name(a, Source(models[0].path, card)), *(_name(b, source) for source in models[1:])]
+    found = _conclude(names, reports, provider, threads, seed)
     if not wanted:
         return found
     return replace(found, expect=expectation.check_all(wanted, _measured(found, [m.path for m in models])))
 
 
-def _name(source: Any) -> str:
-    """The name of the file or the card; a model in memory has none."""
-    return Path(cast("str", source)).stem if isinstance(source, (str, os.PathLike)) else "model"
+def _name(model: Any, source: Source) -> str:
+    """The name of the card or else of the file; a model in memory has none."""
+    return Path(called(source)).stem if isinstance(model, (str, os.PathLike)) else "model"
 
 
 def _measured(found: Bench, paths: Sequence[Path]) -> dict[str, tuple[float | None, float | None]]:

@@ -94,6 +94,11 @@ class Source:
     card: Card | None = None
 
 
+def called(source: Source) -> str:
+    """What a screen calls a model: its file's name; of a card, the card's, whatever file it fetched."""
+    return f"{source.card.path.stem}.onnx" if source.card is not None else source.path.name
+
+
 def resolve(model: ModelLike) -> Source:
     """The file of a model that is given as a path, a card (`.toml`), serialized bytes or a ModelProto.
 

@@ -48,6 +48,36 @@ def test_the_saved_receipt_is_of_the_saved_file(model: onnx.ModelProto, tmp_path
     assert again["input"]["graph"] == receipt["output"]["graph"]
 
 
+def test_a_negative_verdict_is_raised_in_one_line(model: onnx.ModelProto) -> None:
+    with pytest.raises(optimizer.ValidationFailed) as error:
+        optimizer.optimize(model, validate=False, expect=["nodes<=0", "bytes<=-99%"])
+    assert error.value.what == "an expectation is not met: nodes<=0 does not hold 2, original 3, and 1 more"
+    assert len(str(error.value).splitlines()) == 2 and "result" in str(error.value.fix)
+    assert "\nnodes " in str(error.value.result)
+
+
+def test_a_wrong_result_is_raised_by_what_is_wrong(model: onnx.ModelProto, tmp_path: Path) -> None:
+    guest = tmp_path / "guest.py"
+    guest.write_text("def wrong(graph):\n    graph.nodes[-1].op = 'Neg'\n")
+    with pytest.raises(optimizer.ValidationFailed) as error:
+        optimizer.optimize(model, graphsurgeon=f"{guest}:wrong")
+    assert error.value.what.startswith('the result is not the original: output "y": error ')
+    assert "\n" not in error.value.what
+
+
+def test_a_card_that_does_not_fit_what_was_asked_for_is_left_out(model: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "m.toml").write_text('path = "m.onnx"\nlicence = "MIT"\nfeeds = "m.py:feeds"\ndims = [{N = 7}]\n')
+    (tmp_path / "m.py").write_text(
+        "import numpy as np\n\ndef feeds(seed):\n    while True:\n        yield {'x': np.ones((7, 64), 'f')}\n"
+    )
+    whole = optimizer.optimize(tmp_path / "m.toml")
+    assert {"N": 7} in whole.receipt["validation"]["bindings"] and not whole.receipt["warnings"]
+    frozen = optimizer.optimize(tmp_path / "m.toml", dims={"N": 5})
+    assert frozen.exit_code == 0 and "the card does not fit" in frozen.receipt["warnings"][0]
+    assert str(frozen).startswith("m.onnx → ")
+
+
 def test_saving_over_a_file_needs_force(model: onnx.ModelProto, tmp_path: Path) -> None:
     result = optimizer.optimize(model, validate=False)
     result.save(tmp_path / "out.onnx")
