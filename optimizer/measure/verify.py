@@ -14,18 +14,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from optimizer.core.edit import Editor, Evidence, Fidelity, Proposal
-from optimizer.core.errors import EnvironmentNotAsAsked
-from optimizer.core.graph import Value
-from optimizer.core.model import write
+from optimizer.core.errors import BadInput, EnvironmentNotAsAsked, ToolFailure
+from optimizer.core.graph import Model, Value
+from optimizer.core.model import to_proto, write
 from optimizer.core.tensor import Tensor
 from optimizer.core.text import safe
 from optimizer.measure.compare import Difference, compare
@@ -45,6 +45,9 @@ from optimizer.measure.window import (
     draw,
     larger,
 )
+from optimizer.runtime.feeds import draw as drawn_feed
+from optimizer.runtime.feeds import find_bindings
+from optimizer.runtime.interface import read_interface
 from optimizer.runtime.session import Session, SessionError, available, open_session
 
 if TYPE_CHECKING:
@@ -328,6 +331,87 @@ def _nudged(x: Array, rng: np.random.Generator) -> Array:
     return (x * (1 + rng.integers(-1, 2, x.shape) * np.finfo(x.dtype).eps)).astype(x.dtype)
 
 
+def in_context(model: Model, window: Window) -> Verdict | None:
+    """What the window shows on what it stands on in the whole model, where that runs to its end; None: it does not run.
+
+    The last word on an edit that its window refutes, where no more of the model could be run to say whether the data
+    that refutes it is some that the model takes.
+    """
+    try:
+        proto = to_proto(model)
+    except ToolFailure:
+        return None
+    names = {p.name: window.names[p.name] for p in window.ports}
+    known = {o.name for o in proto.graph.output} | {i.name for i in proto.graph.input}
+    proto.graph.output.extend(ValueInfoProto(name=n) for n in names.values() if n not in known)
+    with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(proto.SerializeToString())
+        try:
+            session, interface = open_session(path, optimize=False), read_interface(path)
+        except BadInput:
+            return None
+        seen: list[dict[str, Any]] = []
+
+        def runs(binding: Mapping[str, int], regime: str = "normal") -> bool:
+            feed = drawn_feed(interface, binding, np.random.default_rng(0), regime)
+            try:
+                seen.append({**feed, **session.run(feed)})
+            except BadInput:
+                return False
+            return True
+
+        try:
+            for binding in find_bindings(interface, runs):
+                for regime in ("unit", "wide", "zeros"):
+                    runs(binding, regime)
+        except BadInput:
+            return None
+    for values in seen:
+        verdict = judge(window, {k: values[n] for k, n in names.items()})
+        if verdict.why:
+            return None
+    return Verdict(Evidence.SAMPLED) if seen else None
+
+
+def shrink(window: Window, feed: Mapping[str, Array]) -> tuple[Window, dict[str, Array]]:
+    """A smaller window that the feed still refutes: what both sides share, and makers of integers, become inputs."""
+    feed = dict(feed)
+    for name in _cuttable(window):
+        try:
+            values = _values_of(window, [name], feed)
+            smaller = window.given(name, values[name])
+        except (_CannotRun, KeyError):
+            continue
+        fewer = {p.name: {**feed, **values}[p.name] for p in smaller.ports}
+        if judge(smaller, fewer).why:
+            window, feed = smaller, fewer
+    return window, feed
+
+
+def _cuttable(window: Window) -> list[str]:
+    """Values of the old side, the last first, that may be given rather than computed without making the claim empty."""
+    old, new = (m.graph for m in window.sides[:2])
+    shared = {n.SerializeToString(deterministic=True) for n in new.node}
+    named = {n.input[0] for n in old.node if n.output[0] in window.outputs}
+    return [
+        o
+        for n in reversed(old.node)
+        for o in n.output
+        if o and o not in named and (n.SerializeToString(deterministic=True) in shared or o in window.integers)
+    ]
+
+
+def _values_of(window: Window, names: Sequence[str], feed: Mapping[str, Array]) -> dict[str, Array]:
+    model = ModelProto()
+    model.CopyFrom(window.sides[BEFORE])
+    del model.graph.output[:]
+    for name in names:
+        model.graph.output.add(name=name)
+    with Runs(replace(window, sides=(model, *window.sides[AFTER:]))) as runs:
+        return dict(zip(names, runs.runtime(BEFORE, feed)))
+
+
 # ── the gate ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -433,7 +517,7 @@ class Verifier:
     def _look(self, editor: Editor, p: Proposal) -> tuple[Window | None, Verdict]:
         """The smallest window on which the edit holds, else the smallest on which it does not."""
         guilty: tuple[Window, Verdict] | None = None
-        doubt = Verdict(Evidence.NONE)
+        doubt, borne_out = Verdict(Evidence.NONE), False
         for deeper in range(_STEPS + 1):
             try:
                 window = cut(editor.model, p, editor.fidelity, deeper)
@@ -445,10 +529,15 @@ class Verifier:
                 return window, verdict
             if verdict.why:
                 guilty = guilty or (window, verdict)
+                borne_out = borne_out or len(window.sides) > WITNESS
             else:
                 doubt = verdict
             if guilty is None and deeper:
                 break
+        if guilty is not None and not borne_out and p.graph.owner is None:
+            self.ran += 1
+            if (verdict := in_context(editor.model, guilty[0])) is not None:
+                return guilty[0], verdict
         return guilty or (None, doubt)
 
     def _verdict(self, window: Window) -> Verdict:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -24,7 +24,7 @@ from optimizer.core.dims import Dim, Poly, evaluate
 from optimizer.core.edit import Fidelity, Proposal
 from optimizer.core.graph import Graph, Node, Value, anchor, copy_node, lower_graph, type_proto
 from optimizer.core.region import Region
-from optimizer.core.tensor import Tensor, numpy_dtype
+from optimizer.core.tensor import Tensor, numpy_dtype, onnx_dtype
 
 if TYPE_CHECKING:
     from optimizer.core.graph import Model
@@ -66,7 +66,7 @@ class Window:
     the data is some that the model takes; `precision` is the coarsest float of the old one, and `narrows` says that the
     new one has a coarser; `fed` are constants too large to lie in them, by the input's name; `key` is
     equal for windows of one structure, dtypes, dims, attributes and small constants; `names` says what each value is
-    called in the model that the window was cut from.
+    called in the model that the window was cut from; `integers` are those computed that are no floats.
     """
 
     rule: str
@@ -79,6 +79,7 @@ class Window:
     narrows: bool
     key: bytes
     names: Mapping[str, str]
+    integers: frozenset[str]
     is_random: bool
 
     @property
@@ -91,15 +92,36 @@ class Window:
         return sum(sizes) + sum(x.size for x in self.fed.values())
 
     def stored(self, side: int) -> ModelProto:
-        """One side as a model of its own, with all its constants, and names as they were."""
+        """One side as a model of its own, with all its constants and no node that only names an output."""
         m = ModelProto()
         m.CopyFrom(self.sides[side])
         kept = [i for i in m.graph.input if i.name not in self.fed]
         del m.graph.input[:]
         m.graph.input.extend(kept)
-        read = {name for n in m.graph.node for name in n.input}
+        read = {name for n in m.graph.node for name in _mentions(n)}
         m.graph.initializer.extend(numpy_helper.from_array(x, k) for k, x in self.fed.items() if k in read)
+        _drop_names(m.graph)
         return m
+
+    def given(self, name: str, value: Array) -> Window:
+        """The window in which what makes a value is left out: it is an input of this dtype and shape.
+
+        Raises:
+            KeyError: no node of the old side makes it.
+        """
+        port = Port(name, onnx_dtype(value.dtype), value.shape)
+        sides = [_given(m, port) for m in self.sides[:WITNESS]]
+        if sides[BEFORE] is None:
+            raise KeyError(name)
+        used = {i for m in sides if m is not None for n in m.graph.node for i in _mentions(n)}
+        ports = tuple(p for p in (*self.ports, port) if p.name in used)
+        for m in sides:
+            assert m is not None
+            inputs = [i for i in m.graph.input if i.name in used and i.name not in {p.name for p in ports}]
+            del m.graph.input[:]
+            m.graph.input.extend([*(_info(p.name, p.dtype, p.dims) for p in ports), *inputs])
+        fed = {k: x for k, x in self.fed.items() if k in used}
+        return replace(self, sides=tuple(m for m in sides if m is not None), ports=ports, fed=fed)
 
 
 def cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int = 0) -> Window:
@@ -302,6 +324,7 @@ class _Cutting:
             narrows=_COARSE.index(made) > _COARSE.index(precision),
             key=self._key(sides, ports, constants),
             names=self.names,
+            integers=frozenset(self.mapping[v].name for v in values if v.dtype and v.dtype not in _DRAWN),
             is_random=any(n.op in facts.RANDOM or _trains(n) for n in nodes),
         )
 
@@ -399,6 +422,39 @@ def _trains(n: Node) -> bool:
     if n.bodies:
         return any(m.op in facts.RANDOM or _trains(m) for b in n.bodies for m in b)
     return n.op in ("Dropout", "BatchNormalization") and not facts.pure(n)
+
+
+def _given(m: ModelProto, port: Port) -> ModelProto | None:
+    """The model without what makes the port's value, and without what only that needed; None if nothing makes it."""
+    out = ModelProto()
+    out.CopyFrom(m)
+    makers = [n for n in m.graph.node if port.name in n.output]
+    wanted = {n.output[0] for n in m.graph.node if n.output[0] in {o.name for o in m.graph.output}}
+    kept: list[NodeProto] = []
+    for n in reversed(m.graph.node):
+        if n not in makers and any(o in wanted for o in n.output):
+            kept.append(n)
+            wanted.update(_mentions(n))
+    del out.graph.node[:], out.graph.initializer[:]
+    out.graph.node.extend(reversed(kept))
+    out.graph.initializer.extend(t for t in m.graph.initializer if t.name in wanted)
+    return out if makers or port.name not in {x for n in m.graph.node for x in _mentions(n)} else None
+
+
+def _drop_names(g: GraphProto) -> None:
+    """An Identity that gives an output its name goes, where the node before it can."""
+    makers = {o: n for n in g.node for o in n.output}
+    for n in list(g.node):
+        v, name = (n.input[0], n.output[0]) if n.op_type == "Identity" else ("", "")
+        inside = {
+            x for m in g.node for a in m.attribute for b in (a.g, *a.graphs) for k in b.node for x in _mentions(k)
+        }
+        if v not in makers or makers[v].op_type == "Identity" or v in inside or name not in {o.name for o in g.output}:
+            continue
+        for m in g.node:
+            m.input[:] = [name if x == v else x for x in m.input]
+        makers[v].output[:] = [name if x == v else x for x in makers[v].output]
+        g.node.remove(n)
 
 
 def _mentions(n: NodeProto) -> Iterator[str]:
@@ -527,6 +583,7 @@ run of its own."""
 SPECIAL = "special"  # NaN, ±inf, −0 and denormals among N(0,1): only where the bits are claimed equal
 STRESS = frozenset(("huge", "large", "wide", SPECIAL))
 _SIZES = (3, 5, 7, 2, 11, 4, 13)
+_SCANNED = 1 << 10
 _LARGE = (40, 520, 4000)  # where what is small does not run: a kernel is larger, a size would be negative
 
 
@@ -542,9 +599,19 @@ def bindings(window: Window) -> list[dict[str, int]]:
 
 
 def larger(window: Window) -> list[dict[str, int]]:
-    """Sizes for a window that runs at none of `bindings`: all large, alike and not."""
+    """Sizes for a window that runs at none of `bindings`: where computed dims become 1, 2, …; then large ones."""
     symbols = window.symbols
-    found = [{s: n + k * step for k, s in enumerate(symbols)} for n in _LARGE for step in (0, 3)]
+    found: list[dict[str, int]] = []
+    computed = [d for p in window.ports for d in p.dims if isinstance(d, Poly) and str(d) not in symbols]
+    for s in symbols:  # the others stay small
+        seen: set[tuple[int, ...]] = set()
+        for n in range(1, _SCANNED) if computed else ():
+            b = {**dict.fromkeys(symbols, 1), s: n}
+            sizes = tuple(evaluate(d, b.__getitem__) for d in computed)
+            if min(sizes) > 0 and sizes not in seen and len(seen) < 3:
+                seen.add(sizes)
+                found.append(b)
+    found += [{s: n + k * step for k, s in enumerate(symbols)} for n in _LARGE for step in (0, 3)]
     return [b for k, b in enumerate(found) if b not in found[:k] and _fits(window, b)]
 
 
