@@ -90,12 +90,14 @@ def _fold(editor: Editor, region: list[Node]) -> None:
     """Evaluate a region in order and keep what its other readers read."""
     made: dict[Value, Array] = {}
     done: set[Node] = set()
+    given: dict[Value, int] = {}  # the constants that were read, and their bytes
 
     def made_or_const(v: Value) -> Array | None:
         return v.const if (x := made.get(v)) is None else x
 
     for n in region:
-        if not all(v is None or v.is_const or v in made for v in n.inputs) or _grows(n, made):
+        constants = [v for v in n.inputs if v is not None and v not in made]
+        if not all(v.is_const for v in constants) or _grows(n, made):
             continue
         results = evaluate(n, made_or_const)
         if results is None or len(results) != len(n.outputs):
@@ -103,11 +105,11 @@ def _fold(editor: Editor, region: list[Node]) -> None:
         if all(_plausible(o, x) for o, x in zip(n.outputs, results) if o.uses or o.is_output):
             made.update(zip(n.outputs, results))
             done.add(n)
-    kept = [v for v in made if v.is_output or any(u not in done for u in v.uses)]
+            given.update((v, v.tensor.nbytes) for v in constants if v.tensor is not None)
+    kept = [v for v in made if v.is_output or not done.issuperset(v.uses)]
     if not kept:
         return
-    given = {v: None for n in done for v in n.inputs if v is not None and v.is_const and v.tensor is not None}
-    limit = max(SMALL * len(kept), 1.01 * sum(v.tensor.nbytes for v in given if v.tensor is not None))
+    limit = max(SMALL * len(kept), 1.01 * sum(given.values()))
     if sum(made[v].nbytes for v in kept) <= limit and _keep(editor, kept, made):
         return
     for v in kept:  # not all at once: what pays by itself

@@ -16,7 +16,7 @@ import onnx
 from optimizer.core import form
 from optimizer.core.form import attribute
 from optimizer.core.graph import Node, Value, attribute_proto
-from optimizer.core.tensor import Array, Tensor, numpy_dtype
+from optimizer.core.tensor import PLAIN, Array, Tensor, numpy_dtype
 
 Arrays = list[Array | None]
 Kernel = Callable[[Node, Arrays], Array | list[Array] | None]
@@ -29,6 +29,7 @@ class _Undefined(Exception):
 
 # what numpy casts into each other as ONNX does; float8 saturates, and bfloat16 is no integer's neighbour
 _FLOATS = frozenset(map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)))
+_NAN = frozenset(d for d in PLAIN.values() if "float" in d.name)
 _NUMPY = frozenset(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")))
 
 # ops of which onnx.reference departs from the specification or from every runtime: left as they are
@@ -60,13 +61,13 @@ def evaluate(node: Node, array: Callable[[Value], Array | None]) -> list[Array] 
                 except (ValueError, IndexError, TypeError, KeyError):
                     out = None
                 if out is not None:
-                    return list(map(_one_nan, out if isinstance(out, list) else [out]))
+                    return [_one_nan(x) for x in out] if isinstance(out, list) else [_one_nan(out)]
         return _by_reference(node, array)
 
 
 def _one_nan(x: Array) -> Array:
     """x with one spelling of NaN: the sign that the CPU gives 0/0 would make the file depend on it."""
-    if "float" not in x.dtype.name or not (nan := np.isnan(x)).any():
+    if x.dtype not in _NAN or not (nan := np.isnan(x)).any():
         return x
     return np.where(nan, np.asarray(np.nan, x.dtype), x)
 

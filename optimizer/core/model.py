@@ -6,9 +6,10 @@ import gc
 import hashlib
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Union
 
@@ -159,11 +160,100 @@ def _proto_of(source: Any) -> tuple[ModelProto, Path | None]:
     )
 
 
-def _skeleton(model: Model) -> bytes:
-    try:
-        return lower(model).SerializeToString(deterministic=True)
-    except EncodeError as e:
-        raise ToolFailure("the model without its weights is larger than 2 GiB, which no ONNX file can hold") from e
+class Lowered:
+    """A model as it will be written: lowered once, then written, hashed and accounted for as often as asked.
+
+    The model must not change while this is in use.
+
+    Attributes:
+        skeleton: the serialized model, its mapped weights left as references.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._proto = lower(model)
+        try:
+            self.skeleton = self._proto.SerializeToString(deterministic=True)
+        except EncodeError as e:
+            raise ToolFailure("the model without its weights is larger than 2 GiB, which no ONNX file can hold") from e
+        self._written: tuple[Path, dict[_Place, tuple[Path, int]]] | None = None
+
+    def write(self, path: str | os.PathLike[str], *, external: bool | None = None, force: bool = False) -> list[Path]:
+        """See `write`."""
+        path = Path(path)
+        chunks = wire.join(self.skeleton)
+        size = sum(map(len, chunks))
+        if external is None:
+            external = size > LIMIT or bool(self.model.source and self.model.source.external)
+        if not external:
+            if size > LIMIT:
+                raise ToolFailure(
+                    "the model is larger than 2 GiB, so its weights must be external",
+                    at=safe(str(path)),
+                    fix="leave `external` open",
+                )
+            with staged(self.model, [path], force) as (file,):
+                file.write(chunks)
+            self._written = path, {place: (path, at) for place, at in _offsets(chunks)}
+            return [path]
+        data = data_of(path)
+        if not data.name.isprintable():
+            raise BadInput(
+                "no model can refer to data beside this output: its name is no printable text",
+                at=safe(str(path)),
+                fix="give the output another name",
+            )
+        places: dict[_Place, int] = {}
+        laid: list[tuple[int, Region]] = []
+        end = 0
+
+        def lay(region: Region) -> wire.Placed:
+            nonlocal end
+            if region.length < wire.LARGE:
+                return wire.inline(region)
+            key = _place(region)
+            if key not in places:
+                align = PAGE if region.length >= PAGED else LINE
+                places[key] = -(-end // align) * align
+                end = places[key] + region.length
+                laid.append((places[key], region))
+            return wire.external(data.name, places[key], region.length)
+
+        whole = Buffer(self.skeleton)  # constants made on the way are regions of it, as long as it lives
+        chunks = wire.replace(wire.split(whole), lay)
+        with staged(self.model, [data, path], force) as (data_file, file):
+            for offset, region in laid:
+                data_file.write([region], offset)
+            file.write(chunks)
+        self._written = path, {key: (data, at) for key, at in places.items()}
+        return [path, data]
+
+    def to_proto(self) -> ModelProto:
+        """See `to_proto`."""
+        chunks = wire.join(self.skeleton)
+        if sum(map(len, chunks)) > LIMIT:
+            raise ToolFailure(
+                "the model is larger than 2 GiB, which no ModelProto can hold", fix="save it to a file instead"
+            )
+        return ModelProto.FromString(wire.gather(chunks))
+
+    @cached_property
+    def graph(self) -> str:
+        """sha256 of the model without the contents of its weights of 1 KiB or more, wherever these lie."""
+        return _hash(self._proto)
+
+    def weights(self, *, full: bool = False) -> list[dict[str, Any]]:
+        """`weights` of the files written last; as long as none is, of where the weights lie until then."""
+        if self._written is None:
+            return weights(self.model, full=full, as_read=False)
+        path, placed = self._written
+        names = {p: (p.name, p.stat().st_mtime_ns) for p in {path, *(p for p, _ in placed.values())}}
+
+        def lies(t: Tensor) -> _Lies:
+            file, offset = (path, None) if t.region is None else placed.get(_place(t.region), (path, None))
+            return *names[file], offset
+
+        return _rows(self.model, lies, full)
 
 
 def write(
@@ -184,52 +274,23 @@ def write(
         BadInput: the place is taken or cannot be written to.
         ToolFailure: the disk is full, or the model cannot be one file.
     """
-    path = Path(path)
-    skeleton = _skeleton(model)
-    chunks = wire.join(skeleton)
-    size = sum(map(len, chunks))
-    if external is None:
-        external = size > LIMIT or bool(model.source and model.source.external)
-    if not external:
-        if size > LIMIT:
-            raise ToolFailure(
-                "the model is larger than 2 GiB, so its weights must be external",
-                at=safe(str(path)),
-                fix="leave `external` open",
-            )
-        with staged(model, [path], force) as (file,):
-            file.write(chunks)
-        return [path]
-    data = data_of(path)
-    if not data.name.isprintable():
-        raise BadInput(
-            "no model can refer to data beside this output: its name is no printable text",
-            at=safe(str(path)),
-            fix="give the output another name",
-        )
-    whole = Buffer(skeleton)
-    places: dict[tuple[str, int, int], int] = {}
-    laid: list[tuple[int, Region]] = []
-    end = 0
+    return Lowered(model).write(path, external=external, force=force)
 
-    def lay(region: Region) -> wire.Placed:
-        nonlocal end
-        if region.length < wire.LARGE:
-            return wire.inline(region)
-        key = (region.buffer.location, region.offset, region.length)
-        if key not in places:
-            align = PAGE if region.length >= PAGED else LINE
-            places[key] = -(-end // align) * align
-            end = places[key] + region.length
-            laid.append((places[key], region))
-        return wire.external(data.name, places[key], region.length)
 
-    chunks = wire.replace(wire.split(whole), lay)
-    with staged(model, [data, path], force) as (data_file, file):
-        for offset, region in laid:
-            data_file.write([region], offset)
-        file.write(chunks)
-    return [path, data]
+_Place = tuple[str, int, int]  # of a region: its buffer, its offset in it, its length
+
+
+def _place(region: Region) -> _Place:
+    return region.buffer.location, region.offset, region.length
+
+
+def _offsets(chunks: Iterable[wire.Chunk]) -> Iterator[tuple[_Place, int]]:
+    """Where in their file the chunks that are regions begin."""
+    at = 0
+    for c in chunks:
+        if isinstance(c, Region):
+            yield _place(c), at
+        at += len(c)
 
 
 def to_proto(model: Model) -> ModelProto:
@@ -238,17 +299,16 @@ def to_proto(model: Model) -> ModelProto:
     Raises:
         ToolFailure: it is larger than 2 GiB.
     """
-    chunks = wire.join(_skeleton(model))
-    if sum(map(len, chunks)) > LIMIT:
-        raise ToolFailure(
-            "the model is larger than 2 GiB, which no ModelProto can hold", fix="save it to a file instead"
-        )
-    return ModelProto.FromString(wire.gather(chunks))
+    return Lowered(model).to_proto()
 
 
 def graph_hash(model: Model) -> str:
     """sha256 of the model without the contents of its weights of 1 KiB or more, wherever these lie."""
-    q = lower(model)
+    return _hash(lower(model))
+
+
+def _hash(q: ModelProto) -> str:
+    """Of a proto that nobody else needs: it loses its weights."""
     _strip_graph(q.graph)
     for f in q.functions:
         _strip_nodes(f.node)
@@ -264,9 +324,16 @@ def _strip_graph(g: GraphProto) -> None:
     _strip_nodes(g.node)
 
 
-def _strip_nodes(nodes: Iterable[NodeProto]) -> None:
-    for n in nodes:
+_NO_TENSOR = frozenset(
+    (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.STRING)
+)
+
+
+def _strip_nodes(nodes: Sequence[NodeProto]) -> None:
+    for n in nodes[:]:
         for a in n.attribute[:]:
+            if a.type in _NO_TENSOR:
+                continue
             if a.HasField("t"):
                 _strip(a.t)
             if a.HasField("g"):
@@ -288,34 +355,53 @@ def _strip(t: TensorProto) -> None:
         t.raw_data = bytes(region.view())
 
 
-def weights(model: Model, *, full: bool = False) -> list[dict[str, Any]]:
+def weights(model: Model, *, full: bool = False, as_read: bool = True) -> list[dict[str, Any]]:
     """One row a weight of 1 KiB or more: name, length, and what identifies it.
 
-    That is where it lies (file, offset, mtime) if it was left in the model's files, and its sha256 if it was not.
+    That is where it lies (file, its mtime, and the offset where the weight was left in it), else its sha256.
 
     Args:
-        model: just read, so that what lies in the file is what the row says.
+        as_read: nothing has changed since the model was read, so that every weight lies in its files.
         full: every weight's sha256.
     """
     source = model.source
     folder = source.path.parent if source is not None and source.path is not None else Path()
     lies_in = (*source.buffers, *source.external) if source is not None else ()
-    files: dict[Buffer, MappedFile] = {f: f for f in lies_in if isinstance(f, MappedFile)}
+    files: dict[Buffer, tuple[str, int]] = {
+        f: (os.path.relpath(f.path, folder), f.mtime_ns) for f in lies_in if isinstance(f, MappedFile)
+    }
+    whole = files.get(source.buffers[0]) if as_read and source is not None and source.buffers else None
+
+    def lies(t: Tensor) -> _Lies | None:
+        if t.region is None:
+            return None if whole is None else (*whole, None)
+        file = files.get(t.region.buffer)
+        return None if file is None else (*file, t.region.offset)
+
+    return _rows(model, lies, full)
+
+
+_Lies = tuple[str, int, int | None]  # a file's name, its mtime, and the offset in it if that is known
+
+
+def _rows(model: Model, lies: Callable[[Tensor], _Lies | None], full: bool) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for name, t in _tensors(model):
-        if t.dtype == TensorProto.STRING or t.nbytes < wire.LARGE:
-            continue
-        row: dict[str, Any] = {"name": name, "file": None, "offset": None, "length": t.nbytes, "mtime_ns": None}
-        if t.region is not None and (file := files.get(t.region.buffer)) is not None:
-            row["file"], row["mtime_ns"] = os.path.relpath(file.path, folder), file.mtime_ns
-            row["offset"] = t.region.offset
-        if full or row["file"] is None:
+    for name, t in _weights(model):
+        at = lies(t)
+        file, mtime, offset = at if at is not None else (None, None, None)
+        row: dict[str, Any] = {"name": name, "file": file, "offset": offset, "length": t.nbytes, "mtime_ns": mtime}
+        if full or at is None:
             digest = hashlib.sha256()
             for block in t.blocks():
                 digest.update(block)
             row["sha256"] = digest.hexdigest()
         rows.append(row)
     return rows
+
+
+def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """What the receipt speaks of: numbers of 1 KiB or more."""
+    return ((name, t) for name, t in _tensors(model) if t.dtype != TensorProto.STRING and t.nbytes >= wire.LARGE)
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, Tensor]]:

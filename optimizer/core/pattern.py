@@ -14,7 +14,7 @@ that, for the rule then sees to the attributes itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -475,22 +475,87 @@ class Compiled:
                 raise TypeError(f"the name {name!r} stands for two things in one pattern")
         self.names = frozenset(names)
         self.constants = frozenset(name for name, p in names.items() if isinstance(p, Constant))
-        self._options: dict[str, list[tuple[Check, Matcher]]] = {}
-        for option in _options(pattern):
-            compiled = _possible(option) or _anything, _compile(option, True)
-            for op in _roots(option):
-                self._options.setdefault(op, []).append(compiled)
-        self.roots = frozenset(self._options)
+        self.options = tuple(
+            Option(_roots(p), p, _possible(p) or _anything, _compile(p, True)) for p in _options(pattern)
+        )
+        self.roots = frozenset[str]().union(*(o.roots for o in self.options))
 
     def match(self, root: Value, algebra: Algebra, where: Callable[[Match], bool] | None = None) -> Match | None:
         """The first match at `root` that `where` accepts."""
         assert root.producer is not None
-        for possible, matcher in self._options.get(root.producer.op, ()):
-            if possible(root):
-                m = Match(root, algebra)
-                if matcher(root, m, _accept if where is None else partial(where, m)):
-                    return m
+        signature = signature_of(root.producer)
+        for option in self.options:
+            if option.admits(signature) and (m := option.match(root, algebra, where)) is not None:
+                return m
         return None
+
+
+Signature = tuple[str, ...]  # an operator and what each of its operands is
+
+
+def signature_of(node: Node) -> Signature:
+    """The node's operator, and of each operand: its maker's, `#1` a constant of one element, `#` any other, else ``."""
+    return (node.op, *map(_kind, node.inputs))
+
+
+def _kind(v: Value | None) -> str:
+    if v is None:
+        return ""
+    if v.producer is not None:
+        return v.producer.op
+    if v.tensor is None or v.is_input:
+        return ""
+    return "#1" if v.tensor.size == 1 else "#"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option:
+    """One alternative at the root of a pattern, and the operators that its root may be."""
+
+    roots: frozenset[str]
+    pattern: Pattern
+    possible: Check
+    matcher: Matcher
+
+    def admits(self, signature: Signature) -> bool:
+        """Whether a node of this signature may match: asked once a signature, for most nodes fail by it."""
+        op, *kinds = signature
+        if op not in self.roots:
+            return False
+        p = self.pattern
+        while isinstance(p, Let):
+            p = p.pattern
+        if not isinstance(p, Call):
+            return True
+        wanted = p.operands[:1] if op in form.MOVED else p.operands
+        if len(wanted) == len(p.operands) == 2 and op in facts.COMMUTATIVE:
+            return _all_admit(wanted, kinds) or _all_admit(wanted, kinds[::-1])
+        return _all_admit(wanted, kinds)
+
+    def match(self, root: Value, algebra: Algebra, where: Callable[[Match], bool] | None = None) -> Match | None:
+        """The first match at `root`, whose node has an admitted signature, that `where` accepts."""
+        if not self.possible(root):
+            return None
+        m = Match(root, algebra)
+        return m if self.matcher(root, m, _accept if where is None else partial(where, m)) else None
+
+
+def _all_admit(patterns: Iterable[Pattern], kinds: Sequence[str]) -> bool:
+    return all(_admits(p, kinds[i] if i < len(kinds) else "") for i, p in enumerate(patterns))
+
+
+def _admits(p: Pattern, kind: str) -> bool:
+    """Whether a value of this kind may be what the pattern speaks of."""
+    if isinstance(p, Let):
+        return _admits(p.pattern, kind)
+    if isinstance(p, Constant):
+        return kind.startswith("#")
+    if isinstance(p, Scalar | Literal):
+        return kind == "#1"
+    if isinstance(p, Either):
+        return any(_admits(o, kind) for o in p.options)
+    heads = _heads(p)
+    return heads is None or kind in heads
 
 
 Check = Callable[["Value | None"], bool]

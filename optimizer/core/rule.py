@@ -25,7 +25,19 @@ from optimizer.core.edit import Editor, Evidence, Fidelity, Ops
 from optimizer.core.errors import BadInput, ToolFailure
 from optimizer.core.form import Decline
 from optimizer.core.graph import Graph, Node, Value, anchor
-from optimizer.core.pattern import ALGEBRA, EPS, Algebra, Compiled, Match, Pattern, Remainder, read_once
+from optimizer.core.pattern import (
+    ALGEBRA,
+    EPS,
+    Algebra,
+    Compiled,
+    Match,
+    Option,
+    Pattern,
+    Remainder,
+    Signature,
+    read_once,
+    signature_of,
+)
 from optimizer.core.tensor import SPILL, Array
 
 ROUNDS = 64  # each rule lowers its pass's potential, so a pass that takes longer is a bug
@@ -225,26 +237,30 @@ def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "") -> int:
     since = editor.mark(reader) if reader else None
     seen = len(editor.touched)
     present = {n.op for n in model.nodes() if not n.domain}
-    table: dict[str, list[Rule]] = {}
-    for r in rules:
-        if r.compiled.needs <= present:
-            for op in r.compiled.roots:
-                table.setdefault(op, []).append(r)
-    if not table:
+    rules = [r for r in rules if r.compiled.needs <= present]
+    roots = frozenset[str]().union(*(r.compiled.roots for r in rules))
+    if not roots:
         return 0
     reach = max(r.compiled.depth for r in rules)
+    admitted: dict[Signature, list[tuple[Rule, Option]]] = {}
     algebra = Algebra()
     start = len(editor.log)
     limit = EDITS * (100 + sum(len(g) for g in model.graphs()))
-    for n in _walk(editor, since, reach):
-        candidates = table.get(n.op)
-        if candidates is None or n.domain:
+    for n, distance in _walk(editor, since, reach):
+        if n.op not in roots or n.domain:
             continue
         root = n.outputs[0]
         if not root.uses and not root.is_output:
             continue  # dead: nothing would be replaced
-        for r in candidates:
-            m = r.compiled.match(root, algebra, r.where)
+        signature = signature_of(n)
+        candidates = admitted.get(signature)
+        if candidates is None:
+            candidates = [(r, o) for r in rules for o in r.compiled.options if o.admits(signature)]
+            admitted[signature] = candidates
+        for r, option in candidates:
+            if r.compiled.depth < distance:
+                continue  # what was touched is too far away for it to see
+            m = option.match(root, algebra, r.where)
             if m is not None and _apply(editor, r, m):
                 algebra.clear()
                 break
@@ -255,35 +271,43 @@ def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "") -> int:
     return len(editor.log) - start
 
 
-def _walk(editor: Editor, since: int | None, reach: int) -> Iterator[Node]:
-    """Outermost roots first (LayerNorm before the RMSNorm inside it), then what edits touched and what lies behind."""
+def _walk(editor: Editor, since: int | None, reach: int) -> Iterator[tuple[Node, int]]:
+    """Outermost roots first (LayerNorm before the RMSNorm inside it), then what edits touched and what lies behind.
+
+    With each node, how far before it the nearest touched one lies.
+    """
     model, at = editor.model, len(editor.touched) if since is None else since
     if since is None:
         for g in list(model.graphs()):
             if g.owner is None or anchor(g.owner, model.graph) is not None:
-                yield from reversed(g)
+                for n in reversed(g):
+                    yield n, 0
     while at < len(editor.touched):
         news = _behind(editor.touched[at:], reach)
         at = len(editor.touched)
-        for n in news:
-            if n.graph is not None and anchor(n, model.graph) is not None:
-                yield n
+        for n, left in news:
+            if n.graph is not None and (n.graph is model.graph or anchor(n, model.graph) is not None):
+                yield n, reach - left
 
 
-def _behind(nodes: Sequence[Node], reach: int) -> list[Node]:
-    """These nodes and those up to `reach` readers behind them, the outermost first; a product or sum is one reader."""
+def _behind(nodes: Sequence[Node], reach: int) -> list[tuple[Node, int]]:
+    """These nodes and those up to `reach` readers behind them, the outermost first, with what is left of the reach.
+
+    A product or sum is one reader.
+    """
     left = dict.fromkeys(nodes, reach)
     todo = deque(left)
     while todo:
         n = todo.popleft()
+        own = left[n]
         for o in n.outputs:
             inner = read_once(o)
             for u in o.uses:
-                steps = left[n] if inner and u.op in ALGEBRA else left[n] - 1
+                steps = own if inner and u.op in ALGEBRA else own - 1
                 if steps > left.get(u, -1):
                     left[u] = steps
                     todo.append(u)
-    return sorted(left, key=lambda n: -n.pos)
+    return sorted(left.items(), key=lambda item: -item[0].pos)
 
 
 def _apply(editor: Editor, r: Rule, m: Match) -> bool:

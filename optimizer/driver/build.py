@@ -17,6 +17,7 @@ from optimizer.core import model as file_edge
 from optimizer.core.edit import Editor
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked, ValidationFailed
 from optimizer.core.graph import Model
+from optimizer.core.model import Lowered
 from optimizer.core.staging import check_targets, terminate_as_exit
 from optimizer.core.target import target as find_target
 from optimizer.driver import receipt as receipts
@@ -108,7 +109,7 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
         source = given.path if given is not None else scratch / "original.onnx"
         if given is None:
             file_edge.write(m, source)
-        facts = receipts.file_facts(m, given.path if given is not None else None, full=request.hash_full)
+        facts = receipts.input_facts(m, given.path if given is not None else None, full=request.hash_full)
         facts["bytes"] = source.stat().st_size + sum(f.size for f in (m.source.external if m.source else ()))
         changed = _change_interface(m, request)
         if changed:
@@ -128,10 +129,11 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
             place = Path(stack.enter_context(_beside(request.out)))
         name = request.out.name if request.out is not None else source.name
         result = place / "result" / name
+        lowered = Lowered(m)
         files: list[Path] = []
         if request.out is not None or request.validate or request.bench or wanted:  # else nobody looks at a file
             result.parent.mkdir()
-            files = file_edge.write(m, result)
+            files = lowered.write(result)
         size = sum(f.stat().st_size for f in files) if files else None
 
         judged = None
@@ -205,14 +207,13 @@ def build(model: Any, request: Request, rewrite: Rewrite) -> Result:
                 *(w for w in (judged.warnings if judged is not None else ()) if w),
             ],
         }
-        written = file_edge.read(result) if files else m
         receipt["output"] = {
-            **receipts.file_facts(written, None, full=request.hash_full),
+            **receipts.output_facts(lowered, None, full=request.hash_full),
             "path": str(request.out) if published else None,
             "bytes": size,
         }
         outcome = Result(
-            m, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed),
+            lowered, receipt, editor.log, validation=judged, bench=timed, lines=done.lines(judged, timed),
             name=called(Source(source, card)), exit_code=code,
         )  # fmt: skip
         if published and request.out is not None:
@@ -232,7 +233,9 @@ def api(result: Result) -> Result:
     """
     if result.exit_code == 1:
         raise ValidationFailed(
-            result.why_negative(), fix="its `.result` holds the model, its receipt and its log", result=result
+            result.why_negative(),
+            fix="its `.result` holds the model, its receipt and its log",
+            result=result,
         )
     return result
 

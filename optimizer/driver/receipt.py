@@ -12,6 +12,7 @@ from typing import Any
 from optimizer.core import model as file_edge
 from optimizer.core.edit import Edit
 from optimizer.core.graph import Model, Node
+from optimizer.core.model import Lowered
 from optimizer.driver.pipeline import Phase
 
 SCHEMA = "graphwright.receipt/1"
@@ -39,15 +40,24 @@ def own_version() -> str:
     return _version("graphwright") or "0"
 
 
-def file_facts(model: Model, path: Path | None, *, full: bool = False) -> dict[str, Any]:
-    """Path, IR, opsets, hash and where the weights lie; the bytes are the writer's to say."""
+def input_facts(model: Model, path: Path | None, *, full: bool = False) -> dict[str, Any]:
+    """Path, IR, opsets, hash and where the weights lie of a model just read; the bytes are the caller's to say."""
+    return _facts(model, path, file_edge.graph_hash(model), file_edge.weights(model, full=full))
+
+
+def output_facts(lowered: Lowered, path: Path | None, *, full: bool = False) -> dict[str, Any]:
+    """The same of a result, in the files that it was written to last."""
+    return _facts(lowered.model, path, lowered.graph, lowered.weights(full=full))
+
+
+def _facts(model: Model, path: Path | None, graph: str, weights: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "path": str(path) if path is not None else None,
         "bytes": None,
         "ir": model.proto.ir_version,
         "opset": dict(sorted(model.opsets.items())),
-        "graph": file_edge.graph_hash(model),
-        "weights": file_edge.weights(model, full=full),
+        "graph": graph,
+        "weights": weights,
     }
 
 

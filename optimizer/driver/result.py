@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from optimizer.core import model as file_edge
 from optimizer.core.edit import Edit
-from optimizer.core.graph import Model
+from optimizer.core.model import Lowered
 from optimizer.core.text import safe
 from optimizer.driver import receipt as receipts
 from optimizer.measure import expect as expectation
@@ -34,7 +34,7 @@ class Result:
 
     def __init__(
         self,
-        model: Model,
+        lowered: Lowered,
         receipt: dict[str, Any],
         log: Sequence[Edit],
         *,
@@ -44,7 +44,7 @@ class Result:
         name: str = "model",
         exit_code: int = 0,
     ) -> None:
-        self._model = model
+        self._lowered = lowered
         self.receipt, self.log = receipt, log
         self.validation, self.bench, self.exit_code = validation, bench, exit_code
         self._lines, self._name = lines, name
@@ -56,7 +56,7 @@ class Result:
         Raises:
             ToolFailure: it is larger than 2 GiB; use `save`.
         """
-        return file_edge.to_proto(self._model)
+        return self._lowered.to_proto()
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
         """Write the model, its data where external, and its receipt beside it.
@@ -66,11 +66,11 @@ class Result:
             ToolFailure: the disk is full.
         """
         with file_edge.no_collection():
-            files = file_edge.write(self._model, path, force=force)
+            files = self._lowered.write(path, force=force)
             self.receipt["output"] |= {
                 "path": str(path),
                 "bytes": sum(f.stat().st_size for f in files),
-                "weights": file_edge.weights(file_edge.read(path)),
+                "weights": self._lowered.weights(),
             }
             beside = Path(f"{path}.receipt.json")
             beside.write_text(self.receipt_text(), encoding="utf-8")
