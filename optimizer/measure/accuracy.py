@@ -80,7 +80,8 @@ class Validation:
         if self.verdict == "inconclusive" and self.outputs:
             lines = [f"inconclusive  {self._coverage()}; {self._accuracy()}"]
         if self.task is not None:
-            lines.append(f"task  {self.task['name']}  {self.task['original']:.3f} → {self.task['result']:.3f}")
+            noise = f" (noise ±{self.task['noise']:g})" if self.task.get("noise") else ""
+            lines.append(f"task  {self.task['name']}  {self.task['original']:.3f} → {self.task['result']:.3f}{noise}")
         elif self.lossy and self.outputs:
             lines.append("accuracy not judged: no task")
         lines += [expectation.describe(outcome) for outcome in self.expect]

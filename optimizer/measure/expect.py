@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimizer.core.errors import BadInput
+from optimizer.measure.size import show_bytes
 
 KEYS = ("task", "sqnr", "speed", "nodes", "bytes")
 _OPS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
@@ -82,7 +83,21 @@ def exit_code(outcomes: Sequence[Mapping[str, Any]]) -> int:
 
 def describe(outcome: Mapping[str, Any]) -> str:
     """One line of a screen: `expect task>=-1%   holds   0.498, original 0.512`."""
+    wanted = parse(outcome["expect"])
     verdict = {True: "holds", False: "does not hold", None: "could not be measured"}[outcome["holds"]]
-    values = [f"{outcome['result']:.4g}"] if outcome["result"] is not None else []
-    values += [f"original {outcome['original']:.4g}"] if outcome["original"] is not None else []
-    return f"expect {outcome['expect']}   {verdict}" + (f"   {', '.join(values)}" if values else "")
+    show = _SHOWN[wanted.key]
+    result, original = outcome["result"], outcome["original"]
+    values = [show(result)] if result is not None else []
+    if wanted.key == "bytes" and not wanted.relative and (result or 0) >= 10_000:  # to compare with what was typed
+        values[0] += f" ({result:,} B)"
+    values += [f"original {show(original)}"] if original is not None and wanted.key != "speed" else []
+    return f"expect {wanted.text}   {verdict}" + (f"   {', '.join(values)}" if values else "")
+
+
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "task": "{:.4g}".format,
+    "sqnr": "{:.1f} dB".format,
+    "speed": "{:.2f}x".format,
+    "nodes": "{:d}".format,
+    "bytes": show_bytes,
+}

@@ -6,6 +6,7 @@ Most cases run the judge in this process; the few that need the child are the sl
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -503,7 +504,9 @@ def test_card_gives_sizes_data_and_task(tmp_path: Path) -> None:
     assert validation.verdict == "pass" and validation.exit_code == 0, str(validation)
     assert validation.task == {"name": "mean", "original": 1.0, "result": pytest.approx(0.9), "noise": 0.0}
     assert validation.bindings == [{"batch": 1}, {"batch": 4}, {"batch": 3}]
-    assert "task  mean  1.000 → 0.900" in str(validation)
+    assert "task  mean  1.000 → 0.900\n" in str(validation)
+    noisy = replace(validation, task={**validation.task, "noise": 0.005})
+    assert "task  mean  1.000 → 0.900 (noise ±0.005)\n" in str(noisy)
     strict = validate(card, worse, lossy=True, expect=["task>=-1%"])
     assert strict.exit_code == 1 and "expect task>=-1%   does not hold   0.9, original 1" in str(strict)
     assert validate(card, card).exit_code == 0

@@ -77,3 +77,22 @@ def test_outcomes_and_their_exit_code() -> None:
         "expect nodes<=10   does not hold   11, original 20",
         "expect sqnr>=25   could not be measured",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "measured", "says"),
+    [
+        ("bytes<=-30%", (50 << 20, 60 << 20), "does not hold   50.0 MiB, original 60.0 MiB"),
+        ("bytes<=60000000", (50 << 20, 60 << 20), "holds   50.0 MiB (52,428,800 B), original 60.0 MiB"),
+        ("bytes<=3", (3, 4000), "holds   3 B, original 4000 B"),
+        ("nodes<=20000", (12345, 98765), "holds   12345, original 98765"),
+        ("sqnr>=25", (19.2264, None), "does not hold   19.2 dB"),
+        ("sqnr>=25", (float("inf"), None), "holds   inf dB"),
+        ("speed>=1.5", (1.6321, 1.0), "holds   1.63x"),
+        ("task>=-1%", (0.49151, 0.5067), "does not hold   0.4915, original 0.5067"),
+    ],
+)
+def test_figures_are_shown_as_the_screens_show_them(text: str, measured: tuple[float, float], says: str) -> None:
+    expectation = parse(text)
+    (outcome,) = check_all([expectation], {expectation.key: measured})
+    assert describe(outcome) == f"expect {text}   {says}"
