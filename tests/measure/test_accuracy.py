@@ -6,8 +6,8 @@ Most cases run the judge in this process; the few that need the child are the sl
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
