@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked, GraphwrightError, ToolFailure, ValidationFailed
 
 if TYPE_CHECKING:
+    from optimizer.driver.bisect import bisect
     from optimizer.driver.explain import explain
     from optimizer.driver.optimize import optimize
     from optimizer.driver.prune import prune
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput", "EnvironmentNotAsAsked", "GraphwrightError", "ToolFailure", "ValidationFailed", "__version__",
-    "bench", "diff", "doctor", "explain", "fetch", "inspect", "optimize", "prune", "quantize", "validate",
+    "bench", "bisect", "diff", "doctor", "explain", "fetch", "inspect", "optimize", "prune", "quantize", "validate",
 ]  # fmt: skip
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "quantize": "optimizer.driver.quantize",
     "validate": "optimizer.measure.accuracy",
     "bench": "optimizer.measure.speed",
+    "bisect": "optimizer.driver.bisect",
     "diff": "optimizer.measure.diff",
     "inspect": "optimizer.measure.inspect",
     "explain": "optimizer.driver.explain",

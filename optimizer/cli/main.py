@@ -24,13 +24,14 @@ VERBS = {
     "prune": "set small weights to zero",
     "quantize": "make weights and activations int8, calibrated on data",
     "validate": "judge whether one model computes what another does",
+    "bisect": "find the first edit that makes a result bad",
     "bench": "time a model, or two against each other",
     "diff": "show what differs between two models",
     "inspect": "show what is in a model",
     "explain": "show the rules, or why a node of a result is what it is",
     "doctor": "show what is installed here, and what can run",
 }
-SLOW = {"optimize", "prune", "quantize", "validate", "bench"}
+SLOW = {"optimize", "prune", "quantize", "validate", "bisect", "bench"}
 HELP = "\n".join(
     ["usage: graphwright VERB MODEL … [flags]", "", "verbs"]
     + [f"  {verb:9} {what}" for verb, what in VERBS.items()]
