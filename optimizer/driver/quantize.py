@@ -16,6 +16,7 @@ from optimizer.core.edit import Editor
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked
 from optimizer.core.model import ModelLike
 from optimizer.core.propagate import propagate
+from optimizer.core.text import safe
 from optimizer.driver import pipeline, recipe
 from optimizer.driver.build import Given, Request, Rewritten, api, build
 from optimizer.driver.pipeline import Phase
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from optimizer.runtime.observe import Observation
 
 FLOOR_DB = 10.0  # without a task: noise of a tenth of the signal's power is not a small loss any more
+_REASONS = 3  # on the screen
 TASK_LOSS = 0.01  # with one: this share of the score, or the card's own noise
 
 
@@ -251,14 +253,26 @@ class _Quantizer:
         bits = f" ({row.weight_bits}-bit weights)" if row.weight_bits < 8 else ""
         samples = f"{seen.batches} sample{'s' * (seen.batches != 1)} from {_source(seen.source, self.given.card)}"
         share = 100 * standing.integer / standing.total if standing.total else 0.0
-        left = Counter(plan.left.values())
-        first = {why: next(name for name, w in plan.left.items() if w == why) for why in left}
-        listed = ", ".join(f"{first[why]} ({why})" + (f" × {n}" if n > 1 else "") for why, n in left.items())
         kernels = f"{share:.1f} % of {_amount(standing.total)} MACs in integer kernels, from the runtime's own graph"
         return [
             f"quantized  int8 QDQ  {row.name}{bits}  {samples}   {kept}",
-            f"kernels    {kernels}" + (f"   fp32 left: {listed}" if listed else ""),
+            f"kernels    {kernels}" + (f"   fp32 left: {describe_left(plan.left)}" if plan.left else ""),
         ]
+
+
+def describe_left(left: Mapping[str, str]) -> str:
+    """The screen's account of the products that stay float, node → why: the first of each reason, and how many.
+
+    Of reasons that differ only behind a colon the first speaks for all; the receipt's plan has every node.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, why in left.items():
+        kinds.setdefault(why.partition(":")[0], []).append(name)
+    most = sorted(kinds.values(), key=len, reverse=True)  # stable: else in the model's order
+    told = [f"{safe(names[0])} ({safe(left[names[0]])})" + f" × {len(names)}" * (len(names) > 1) for names in most]
+    more = sum(map(len, most[_REASONS:]))
+    rest = f", … {more} more for other reasons (the receipt's plan has all)" if more else ""
+    return ", ".join(told[:_REASONS]) + rest
 
 
 def _source(feeds: str, card: Card | None) -> str:

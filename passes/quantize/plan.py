@@ -249,19 +249,19 @@ class _Planner:
                 return why
         for w in (c.weight, c.bias):
             if w is not None and (w.dtype != FLOAT or not np.isfinite(_array(w)).all()):
-                return f"its constant {w.name} is not of finite float32 numbers"
+                return f"a constant is not of finite float32 numbers: {w.name}"
         return ""
 
     def _unusable(self, v: Value) -> str:
         if v.is_const:
-            return "" if _array(v).size and np.isfinite(_array(v)).all() else f"{v.name} is not finite"
+            return "" if _array(v).size and np.isfinite(_array(v)).all() else f"not finite: {v.name}"
         r = self.ranges.get(v.name)
         if r is None:
-            return f"{v.name} is inside a loop, where its range is not observed"
+            return f"inside a loop, where no range is observed: {v.name}"
         if r.low > r.high:
-            return f"the feeds never reach {v.name}"
+            return f"the feeds never reach it: {v.name}"
         if not math.isfinite(r.low) or not math.isfinite(r.high) or max(-r.low, r.high) > _LARGEST:
-            return f"{v.name} is not finite"
+            return f"not finite: {v.name}"
         return ""
 
     def _settle(self, everywhere: bool) -> None:

@@ -108,6 +108,17 @@ def test_what_ruins_the_answer_is_found_and_left_in_float() -> None:
     assert re.search(r"66.7 % of 12.58 M MACs.*fp32 left: \S+ \(costs accuracy: -?[\d.]+ dB alone\)", str(result))
 
 
+def test_what_stays_float_is_told_in_short() -> None:
+    left = {"/a": "mask path", "/b": "costs accuracy: 3.1 dB alone", "/c": "costs accuracy: 4.0 dB alone"}
+    assert quantize.describe_left(left) == "/b (costs accuracy: 3.1 dB alone) × 2, /a (mask path)"
+    many = {f"/{i}": f"{i} is inside a loop" for i in range(20)} | {"/m": "mask path", "/n": "mask path"}
+    assert quantize.describe_left(many) == (
+        "/m (mask path) × 2, /0 (0 is inside a loop), /1 (1 is inside a loop), "
+        "… 18 more for other reasons (the receipt's plan has all)"
+    )
+    assert "\x1b" not in quantize.describe_left({"/\x1b[31m": "x"})
+
+
 def test_expectations_judge_the_loss() -> None:
     with pytest.raises(ValidationFailed) as failed:
         optimizer.quantize(model(), feeds=batches(), expect=["sqnr>=80"])
