@@ -358,10 +358,10 @@ def test_a_product_on_the_path_of_a_mask_stays_float(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("range_", "why"),
     [
-        (Range(np.inf, -np.inf, ()), "the feeds never reach x"),
-        (Range(-1.0, np.inf, (4, 4)), "x is not finite"),
-        (Range(-3e38, 1.0, (4, 4)), "x is not finite"),
-        (None, "x is inside a loop, where its range is not observed"),
+        (Range(np.inf, -np.inf, ()), "the feeds never reach it: x"),
+        (Range(-1.0, np.inf, (4, 4)), "not finite: x"),
+        (Range(-3e38, 1.0, (4, 4)), "not finite: x"),
+        (None, "inside a loop, where no range is observed: x"),
     ],
 )
 def test_what_has_no_range_stays_float(range_: Range | None, why: str) -> None:
