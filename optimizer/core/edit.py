@@ -159,7 +159,7 @@ class Editor:
         """A new node outside the graph, its types inferred.
 
         Operands may be Values, None, or arrays and numbers: those take the dtype of the operands they share a type
-        parameter with and are rounded once.
+        parameter with, floats without such the first floating dtype that the operator takes there; rounded once.
 
         Raises:
             Decline: no such op on the target at this opset, types do not fit, a number overflows, inference fails.
@@ -229,7 +229,10 @@ class Editor:
             if isinstance(x, Tensor):
                 out.append(constant(x))
                 continue
-            dtype = dtypes.get(parameters[min(i, len(parameters) - 1)]) if parameters else None
+            parameter = parameters[min(i, len(parameters) - 1)] if parameters else ""
+            dtype = dtypes.get(parameter)
+            if dtype is None and (type(x) is float or getattr(x, "dtype", None) == np.float64):
+                dtype = next((d for d in dtypes.values() if _is_float(op, opset, domain, parameter, d)), None)
             scalar = type(x) in (int, float) and x != 0  # zeros of both signs are equal
             out.append(constant(_number(x, dtype) if scalar else _rounded(np.asarray(x), dtype)))
         return out
@@ -772,6 +775,17 @@ def _type_parameters(op: str, opset: int, domain: str) -> list[str]:
         variadic = p.option == p.option.Variadic
         out += [p.type_str] * (64 if variadic else 1)
     return out
+
+
+_FLOATS = {1: "tensor(float)", 10: "tensor(float16)", 11: "tensor(double)", 16: "tensor(bfloat16)"}
+
+
+@lru_cache(None)
+def _is_float(op: str, opset: int, domain: str, parameter: str, dtype: int) -> bool:
+    """Whether the dtype is floating and the type parameter may be it."""
+    s = form.schema(op, opset, domain)
+    allowed = next((c.allowed_type_strs for c in s.type_constraints if c.type_param_str == parameter), ()) if s else ()
+    return _FLOATS.get(dtype) in allowed
 
 
 def _rounded(x: np.ndarray[Any, Any], dtype: int | None) -> np.ndarray[Any, Any]:

@@ -521,6 +521,15 @@ def test_operands_take_the_dtype_of_their_fellows() -> None:
     assert m.op.ReduceSum(m["x"], [1]).producer.inputs[1].const.dtype == np.int64
     assert m.op.Reshape(m["x"], np.array([0, -1], object)).producer.inputs[1].const.dtype == np.int64
     assert m.op.Pow(m["x"], 2).producer.inputs[1].const.dtype == np.int64
+    assert m.op.Pow(m["x"], 0.5).producer.inputs[1].const.dtype == np.float16
+
+
+def test_floats_without_fellows_take_the_dtype_of_the_data() -> None:
+    m = Subject("g (double[n,3] x, double[3] v, float[n,3] z) => (double[n,3] y) { y = Relu(x) }")
+    y = m.op.BatchNormalization(m["x"], np.ones(3), np.ones(3), m["v"], m["v"])
+    assert [v.dtype for v in y.producer.inputs] == [11] * 5  # γ and β have a type parameter of their own
+    q = m.op.QuantizeLinear(m["z"], np.asarray(0.1), np.asarray(0, np.int8))
+    assert [v.dtype for v in q.producer.inputs] == [1, 1, 3]
 
 
 def test_attributes_take_their_types() -> None:
