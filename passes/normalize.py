@@ -11,6 +11,7 @@ from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, lower
 from optimizer.core.rule import Pass, procedure
 from optimizer.core.tensor import Tensor
+from passes.cleanup import dead_code
 
 _CONSTANT = {
     "value_int": np.int64,
@@ -106,4 +107,5 @@ def fixed_initializer(editor: Editor, graph: Graph) -> None:
         editor.fix_initializers(graph)
 
 
-NORMALIZE = Pass("normalize", (inline_function, unique_names, fixed_initializer, constant))
+# what nobody reads goes before anything is matched: an inner value that a dead node reads hides an idiom
+NORMALIZE = Pass("normalize", (inline_function, dead_code, unique_names, fixed_initializer, constant))

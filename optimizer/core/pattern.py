@@ -333,7 +333,7 @@ class Algebra:
                     k = -k if e % 2 else k
                 else:
                     power = 0.5 if n.op == "Sqrt" else number(b)
-                    if power is None or (power != int(power) and abs(e) != 1):
+                    if power is None or not math.isfinite(power * e) or (power != int(power) and abs(e) != 1):
                         factors[v] = factors.get(v, 0) + e
                         continue
                     if power == int(power):

@@ -341,7 +341,7 @@ def _put_back(op: Ops, y: Any, left: Remainder) -> Any:
             continue
         if abs(e) == 0.5:
             v = op.Sqrt(v)
-        elif e != int(e):
+        elif e != int(e) or abs(e) > 3:
             v, e = op.Pow(v, np.asarray(e)), 1
         for _ in range(max(1, abs(int(e)))):
             y = op.Mul(y, v) if e > 0 else op.Div(y, v)

@@ -20,6 +20,8 @@ TRAPS = [
     trap("root squared", "(√x)² is NaN below 0", "g (float[N] x) => (float[N] y) { s = Sqrt(x)  y = Mul(s, s) }", {"x": floats(-3, 2, 0)}),
     trap("power of a power", "(x²)^½ is |x|, though 2 · ½ is 1", "g (float[N] x) => (float[N] y) <float a = {2}, float b = {0.5}> { s = Pow(x, a)  y = Pow(s, b) }", {"x": floats(-3, -2, 2)}),
     trap("cube under a root", "x^1.5 is not √x³ where x³ overflows", "g (float[N] x) => (float[N] y) <float a = {3}> { s = Pow(x, a)  y = Sqrt(s) }", {"x": floats(1e20, 4, 9)}),
+    trap("powers that are not finite", "x^∞, x^−∞ and x^NaN are no products", "g (float[N, 4] x) => (float[N, 4] y) <float a = {inf}, float b = {-inf}, float c = {nan}, float two = {2}> { p = Pow(x, a)  q = Pow(x, b)  s = Mul(p, q)  r = Pow(x, c)  t = Mul(r, s)  y = Pow(t, two) }"),
+    trap("a power of a power that overflows", "1e30 · 1e30 is no float exponent", "g (float[N, 4] x) => (float[N, 4] y) <float a = {1e30}> { p = Pow(x, a)  q = Pow(p, a)  y = Mul(q, x) }"),
     trap("log of exp", "log(exp(x)) overflows where x is large", "g (float[N] x) => (float[N] y) { e = Exp(x)  y = Log(e) }", {"x": floats(200, -200, 1)}),
     trap("exp of log", "exp(log(x)) is NaN below 0", "g (float[N] x) => (float[N] y) { e = Log(x)  y = Exp(e) }", {"x": floats(-1, 0, 2)}),
     trap("reciprocal twice", "1/(1/0) is 0 with the sign of the infinity, 1/(1/1e-40) overflows on the way",
