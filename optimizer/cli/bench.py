@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from optimizer.cli.parser import Answer, Parser, count, renaming
+from optimizer.cli.parser import Answer, Parser, count, number, renaming
 
 
 def arguments(p: Parser) -> None:
@@ -19,9 +19,9 @@ def arguments(p: Parser) -> None:
     p.dims("the size of a free dimension")
     p.feeds()
     p.add_argument(
-        "--time", dest="seconds", metavar="S", type=float, default=30.0, help="seconds to spend (default: 30)"
+        "--time", dest="seconds", metavar="S", type=number, default=30.0, help="seconds to spend (default: 30)"
     )
-    p.judge(keep_failed=False)
+    p.expect()
 
 
 def provider(text: str) -> tuple[str, dict[str, Any]]:

@@ -13,24 +13,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
-from optimizer.cli.parser import EXIT_CODES, Answer, HelpAsked, Parser
+from optimizer.cli.parser import EXIT_CODES, VERBS, Answer, HelpAsked, parser_of
 from optimizer.core.errors import BadInput, GraphwrightError, ToolFailure
 from optimizer.core.text import did_you_mean, safe
 
-VERBS = {
-    "optimize": "rewrite a model by equations, and prove that it still computes the same",
-    "prune": "set small weights to zero",
-    "quantize": "make weights and activations int8, calibrated on data",
-    "validate": "judge whether one model computes what another does",
-    "bisect": "find the first edit that makes a result bad",
-    "bench": "time a model, or two against each other",
-    "diff": "show what differs between two models",
-    "inspect": "show what is in a model",
-    "explain": "show the rules, or why a node of a result is what it is",
-    "doctor": "show what is installed here, and what can run",
-}
 SLOW = {"optimize", "prune", "quantize", "validate", "bisect", "bench"}
 HELP = "\n".join(
     ["usage: graphwright VERB MODEL … [flags]", "", "verbs"]
@@ -40,10 +28,13 @@ HELP = "\n".join(
 )
 
 
-def run() -> int:
-    """The console script; returns the exit code."""
+def run() -> NoReturn:
+    """The console script: the process ends with the exit code."""
     gc.disable()  # one run, then the process ends: what is garbage can wait
-    return main(sys.argv[1:])
+    code = main(sys.argv[1:])
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)  # unloading every library would take a tenth of the time of a small model
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,10 +69,8 @@ def _main(argv: list[str]) -> int:
         what = f"the verb comes before its flags: {verb!r}" if verb.startswith("-") else f"unknown verb {verb!r}"
         raise BadInput(what, at="graphwright", fix=fix)
     module: Any = importlib.import_module(f"optimizer.cli.{verb}")
-    parser = Parser(verb, VERBS[verb])
-    module.arguments(parser)
     try:
-        args = parser.parse(argv[1:])
+        args = parser_of(verb).parse(argv[1:])
     except HelpAsked as help:
         _print(str(help))
         return 0

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from optimizer.cli.parser import Answer, Parser, count
+from optimizer.cli.parser import Answer, Parser
 
 
 def arguments(p: Parser) -> None:
     p.model("original")
-    p.model("result")
+    p.add_argument("result", metavar="RESULT", nargs="?", help="left out with --golden: ORIGINAL is then the result")
     p.feeds()
-    p.dims("the size of a free dimension; all others are searched for")
-    p.add_argument("--seeds", metavar="N", type=count, default=3, help="how many draws (default: %(default)s)")
-    p.add_argument("--tolerance", metavar="T", type=float, help="the limit of every floating output")
+    p.draws()
     p.add_argument("--lossy", action="store_true", help="report the accuracy instead of judging it")
+    p.add_argument("--histogram", action="store_true", help="count the errors of every output by decade")
+    p.add_argument("--provider", metavar="NAME", default="cpu", help="cpu, cuda or tensorrt (default: %(default)s)")
+    p.add_argument(
+        "--executor",
+        metavar="NAME",
+        default="onnxruntime",
+        help="reference or float64: run both by onnx.reference too, instead of with optimizations off",
+    )
+    p.add_argument("--save-feeds", metavar="DIR", help="write inputs and expected outputs as test_data_set_N folders")
+    p.add_argument("--golden", metavar="DIR", help="judge by such a folder, without the original")
     p.custom_ops()
-    p.judge(keep_failed=False)
+    p.expect()
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -33,4 +41,9 @@ def run(args: argparse.Namespace) -> Answer:
         custom_ops=args.custom_ops,
         expect=args.expect,
         seed=args.seed,
+        provider=args.provider,
+        executor=args.executor,
+        golden=args.golden,
+        save_feeds=args.save_feeds,
+        histogram=args.histogram,
     )
