@@ -126,6 +126,16 @@ def test_expectations_judge_the_loss() -> None:
     assert optimizer.quantize(model(), feeds=batches(), expect=["sqnr>=20", "bytes<=-60%"]).exit_code == 0
 
 
+def test_a_dry_run_plans_what_the_real_run_does(tmp_path: Path) -> None:
+    """Also where it looks for what ruins the answer, which takes several plans."""
+    m = model(loud=1e6)
+    dry = quantize.run(m, tmp_path / "out.onnx", feeds=batches(), dry_run=True)
+    assert not list(tmp_path.iterdir())
+    real = quantize.run(m, tmp_path / "out.onnx", feeds=batches(), validate=False)
+    assert dry.receipt["plan"] == real.receipt["plan"] and "costs accuracy" in str(dry)
+    assert dry.model.SerializeToString() == onnx.load(tmp_path / "out.onnx").SerializeToString()
+
+
 def test_the_same_bytes_again() -> None:
     once, again = (quantize.run(model(), feeds=batches(), validate=False).model for _ in range(2))
     assert once.SerializeToString() == again.SerializeToString()
