@@ -11,7 +11,7 @@ import numpy as np
 
 from optimizer.core.edit import Evidence
 from optimizer.measure.compare import Difference, compare
-from optimizer.measure.verify import Verdict, judge, reproduce, shrink
+from optimizer.measure.verify import Verdict, judge, nudged, reproduce, shrink
 from optimizer.measure.window import Window
 from optimizer.runtime.child import stage
 from optimizer.runtime.feeds import STRESS
@@ -77,18 +77,12 @@ def _floor(session: Session, test: Mapping[str, Any]) -> float:
     worst = 0.0
     for _ in range(_NUDGES):
         try:
-            moved = session.run({k: _nudged(x, rng) for k, x in test["feed"].items()})
+            moved = session.run({k: nudged(x, rng) for k, x in test["feed"].items()})
         except SessionError:
             continue
         found = compare(test["expected"], moved[test["output"]], test["limit"], finite_only=True)
         worst = max(worst, 0.0 if found.what else found.error)
     return worst
-
-
-def _nudged(x: Any, rng: np.random.Generator) -> Any:
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        return x
-    return (x * (1 + rng.integers(-1, 2, x.shape) * np.finfo(x.dtype).eps)).astype(x.dtype)
 
 
 def reduce(

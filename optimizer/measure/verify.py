@@ -310,7 +310,7 @@ class _Judging:
         try:
             still = run(BEFORE, feed)
             for _ in range(_NUDGES):
-                moved = run(BEFORE, {k: _nudged(x, rng) for k, x in feed.items()})
+                moved = run(BEFORE, {k: nudged(x, rng) for k, x in feed.items()})
                 worst = max(worst, self._apart(still, moved))
         except _CannotRun:
             pass
@@ -325,8 +325,9 @@ class _Judging:
         return self._worst(old, new, 0.0).error == 0.0
 
 
-def _nudged(x: Array, rng: np.random.Generator) -> Array:
-    if x.dtype.kind != "f":
+def nudged(x: Any, rng: np.random.Generator) -> Any:
+    """A float array with each element kept, or moved up or down in its last place; anything else as it is."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
         return x
     return (x * (1 + rng.integers(-1, 2, x.shape) * np.finfo(x.dtype).eps)).astype(x.dtype)
 

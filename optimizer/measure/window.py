@@ -303,7 +303,7 @@ class _Cutting:
         body = GraphProto()
         lower_graph(graph, body)
         for n in body.node:
-            _materialize(n)
+            materialize(n)
         outs = [[self.mapping[x] for x in side] for side in ([a for a, _ in p.equal], [b for _, b in p.equal])]
         if self.region.ends:
             outs.append([self.mapping[v] for v in self.region.ends])
@@ -369,7 +369,7 @@ class _Cutting:
             if t.size > STORED:
                 g.input.append(_info(k, t.dtype, t.shape))
             elif k in wanted:
-                g.initializer.append(_stored(t, k))
+                g.initializer.append(stored_tensor(t, k))
         g.output.extend(ValueInfoProto(name=f"y{k}", type=_type_of(v)) for k, v in enumerate(outs))
         return m
 
@@ -468,7 +468,7 @@ def _mentions(n: NodeProto) -> Iterator[str]:
                 yield o.name
 
 
-def _materialize(n: NodeProto) -> None:
+def materialize(n: NodeProto) -> None:
     """Data that the node's tensors left in files comes into the proto."""
     for a in n.attribute:
         for t in (a.t, *a.tensors):
@@ -477,7 +477,7 @@ def _materialize(n: NodeProto) -> None:
             for t in g.initializer:
                 _fetch(t)
             for m in g.node:
-                _materialize(m)
+                materialize(m)
 
 
 def _fetch(t: TensorProto) -> None:
@@ -488,7 +488,8 @@ def _fetch(t: TensorProto) -> None:
         t.raw_data = bytes(region.view())
 
 
-def _stored(t: Tensor, name: str) -> TensorProto:
+def stored_tensor(t: Tensor, name: str) -> TensorProto:
+    """The tensor as a proto that holds its data."""
     p = TensorProto()
     p.CopyFrom(t.to_proto(name))
     _fetch(p)
