@@ -191,12 +191,12 @@ class Editor:
             raise Decline(f"{node.op}: a node with bodies is not copied")
         new = Node(node.op, node.domain, "", None)
         new.inputs = list(node.inputs if inputs is None else inputs)
-        own = {**node.attributes, **attributes}
-        new.set_attributes({k: a for k, a in own.items() if a is not None})
+        own = {k: a for k, a in {**node.attributes, **attributes}.items() if a is not None}
+        new.set_attributes(own)
         new.outputs = [Value("", new) for _ in node.outputs]
-        types = _dtypes(new.inputs)
+        types, opset = _dtypes(new.inputs), self.model.opsets.get(node.domain, 1)
         if types != _dtypes(node.inputs) and (
-            why := self.target.refuses(node.op, node.domain, self.model.opsets.get(node.domain, 1), types)
+            why := self.target.refuses(node.op, node.domain, opset, types, frozenset(own), len(new.outputs))
         ):
             raise Decline(why)
         transfer.infer(new, self.model.opsets)

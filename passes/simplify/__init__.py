@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from optimizer.core.rule import Pass
-from passes.simplify import branches, identities, shapes, twins, views
+from passes.simplify import bounds, branches, identities, shapes, transposes, twins, views
 
-SIMPLIFY = Pass("simplify", (*identities.STEPS, *views.STEPS, *shapes.STEPS, *twins.STEPS, *branches.STEPS))
+SIMPLIFY = Pass(
+    "simplify",
+    (
+        *identities.STEPS, *bounds.RULES, *views.STEPS, *transposes.STEPS, *shapes.STEPS, *twins.STEPS, *branches.STEPS,
+    ),
+)  # fmt: skip

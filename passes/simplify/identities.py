@@ -222,8 +222,26 @@ def split_nothing(op: Any, x: Any) -> Any:
     return x
 
 
+@rule(op.Where(op.Not(a), x, b), fidelity=EXACT, keep=True)
+def where_not(op: Any, a: Any, x: Any, b: Any) -> Any:
+    """Where(¬c, x, y) → Where(c, y, x)"""
+    return op.Where(a, b, x)
+
+
+zeros = const("zeros")
+
+
+@rule(
+    op.Conv(x, a, zeros, name="node") | op.ConvTranspose(x, a, zeros, name="node") | op.Gemm(x, a, zeros, name="node"),
+    fidelity=EXACT, where=lambda zeros: not zeros.any(), domain="up to the sign of zero",
+)  # fmt: skip
+def zero_bias(op: Any, x: Any, a: Any, node: Node) -> Any:
+    """Conv, ConvTranspose or Gemm with a bias of zeros → without"""
+    return getattr(op, node.op)(x, a, **{**node.attributes, **({"beta": None} if node.op == "Gemm" else {})})
+
+
 STEPS: tuple[Rule, ...] = (
     identity, dropout, cast_to_same, cast_twice, transpose_nothing, transpose_twice, reshape_nothing, reshape_back,
     reshape_twice, only_operand, twice_negated, relu_twice, neutral_operand, pad_nothing, reduce_nothing, where_same,
-    split_nothing,
+    where_not, zero_bias, split_nothing,
 )  # fmt: skip

@@ -7,14 +7,17 @@ a computed 0 for a copy of the dim at its place, so that the analysis knows a si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from optimizer.core import dims as D
-from optimizer.core import form, transfer
+from optimizer.core import facts, form, transfer
 from optimizer.core.dims import Dim, Dims
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.form import Decline
-from optimizer.core.graph import Graph, Node, Value
+from optimizer.core.graph import Attribute, Graph, Node, Value
+from optimizer.core.pattern import read_once
 from optimizer.core.rule import procedure
 
 INT64 = 7
@@ -89,6 +92,17 @@ def expand_target(editor: Editor, graph: Graph) -> None:
                 break
         else:
             _respell(editor, y, "Expand", x, entries)
+
+
+def respelled(
+    editor: Editor, n: Node, inputs: Sequence[Value | None], gone: Sequence[Node], shape: str, **attributes: Attribute
+) -> bool:
+    """Let n's readers read a copy of n with other inputs or attributes, for which `gone` go; False: nothing changed."""
+    try:
+        made = editor.stage_like(n, inputs, **attributes)
+    except Decline as e:
+        return editor.no(str(e))
+    return editor.replace(n.outputs, made, must_go=gone, shape=shape)
 
 
 def _respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) -> None:
@@ -177,6 +191,81 @@ def no_op_slice(editor: Editor, graph: Graph) -> None:
 
 
 @procedure(fidelity=Fidelity.EXACT)
+def expanded_operand(editor: Editor, graph: Graph) -> None:
+    """Expand(x) + y → x + y, and so for every operation that broadcasts, where y is as large by itself"""
+    for n in editor.news("shapes.expanded_operand", graph):
+        if n.domain or n.op not in facts.BROADCAST or (dims := n.output.dims) is None:
+            continue
+        for i, v in enumerate(n.inputs):
+            e = v.producer if v is not None else None
+            if e is None or e.op != "Expand" or e.domain or (x := e.inputs[0]) is None:
+                continue
+            given = [x if k == i else w for k, w in enumerate(n.inputs)]
+            made = transfer.broadcast([None if w is None else w.dims for w in given])
+            if made is not None and tuple(made) == dims:
+                respelled(editor, n, given, [n], "the other operand says it")
+                break
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def slice_twice(editor: Editor, graph: Graph) -> None:
+    """Slice(Slice(x, along some axes), along others) → one Slice"""
+    for n in editor.news("shapes.slice_twice", graph):
+        m = n.inputs[0].producer if n.op == "Slice" and not n.domain and n.inputs[0] is not None else None
+        if m is None or m.op != "Slice" or m.domain or m.graph is not graph or not read_once(m.output):
+            continue
+        x, first, last = m.inputs[0], _cuts(m), _cuts(n)
+        if x is None or first is None or last is None or {a for a, *_ in first} & {a for a, *_ in last}:
+            continue
+        axes, starts, ends, steps = (np.asarray(k, np.int64) for k in zip(*first, *last))
+        try:
+            new = editor.op.Slice(x, starts, ends, axes, *([steps] if (steps != 1).any() else []))
+        except Decline as e:
+            editor.no(str(e))
+            continue
+        editor.replace([n.output], [new], must_go=[n, m], shape="the same part")
+
+
+def _cuts(n: Node) -> list[tuple[int, int, int, int]] | None:
+    """(axis, start, end, step) of a Slice with constant bounds."""
+    ins = form.operands(n)
+    lists = [None if v is None else transfer.ints(v) for v in ins[1:5]]
+    if ins[0] is None or ins[0].rank is None or any(k is None and v is not None for k, v in zip(lists, ins[1:5])):
+        return None
+    starts, ends, axes, steps = [*lists, *[None] * (4 - len(lists))]
+    if starts is None or ends is None:
+        return None
+    axes = list(range(len(starts))) if axes is None else [a % ins[0].rank for a in axes]
+    return list(zip(axes, starts, ends, steps or [1] * len(axes)))
+
+
+@procedure(fidelity=Fidelity.EXACT)
+def concat_twice(editor: Editor, graph: Graph) -> None:
+    """Concat(Concat(x, y), z) → Concat(x, y, z), along one axis"""
+    for n in editor.news("shapes.concat_twice", graph):
+        for c in (n, *n.output.uses) if n.op == "Concat" and not n.domain else ():
+            if c.op != "Concat" or c.domain or c.graph is not graph or (axis := _axis(c)) is None:
+                continue
+            given: list[Value | None] = []
+            gone: list[Node] = []
+            for v in c.inputs:
+                m = v.producer if v is not None and read_once(v) else None
+                if m is not None and m.op == "Concat" and not m.domain and m.graph is graph and _axis(m) == axis:
+                    given += m.inputs
+                    gone.append(m)
+                else:
+                    given.append(v)
+            if gone:
+                respelled(editor, c, given, [c, *gone], "joined at once")
+
+
+def _axis(n: Node) -> int | None:
+    """The axis of a Concat, counted from the front."""
+    rank, axis = n.output.rank, form.attribute(n, "axis")
+    return None if rank is None or not isinstance(axis, int) else axis % rank
+
+
+@procedure(fidelity=Fidelity.EXACT)
 def scatter_all(editor: Editor, graph: Graph) -> None:
     """ScatterND(x, every row in order, u) → u"""
     for n in editor.news("shapes.scatter_all", graph):
@@ -205,4 +294,6 @@ def _counts_to(rows: Value, size: Dim) -> bool:
 _RENAMES = frozenset(("Reshape", "Unsqueeze", "Squeeze", "Flatten"))
 
 
-STEPS = (reshape_target, expand_target, no_op_slice, scatter_all, shape_of)
+STEPS = (
+    reshape_target, expand_target, expanded_operand, no_op_slice, slice_twice, concat_twice, scatter_all, shape_of,
+)  # fmt: skip

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.core import form, transfer
 from optimizer.core.dims import Dim, Dims
-from optimizer.core.edit import Fidelity
-from optimizer.core.graph import Node, Value
-from optimizer.core.pattern import Pattern, const, let, op, optional, values
-from optimizer.core.rule import Rule, decline, rule
+from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.form import Decline
+from optimizer.core.graph import Graph, Node, Value
+from optimizer.core.pattern import Pattern, const, let, op, optional, read_once, values
+from optimizer.core.rule import Procedure, Rule, decline, procedure, rule
 from optimizer.core.tensor import Array
 from passes.simplify.shapes import canonical
 
@@ -127,4 +129,43 @@ def joined(x: Dims, y: Dims) -> list[list[int]] | None:
     return out if at == len(x) else None
 
 
-STEPS: tuple[Rule, ...] = (unsqueeze_twice, squeeze_twice, view_twice, transpose_of_view)
+@rule(
+    op.Unsqueeze(op.Gather(x, inner_axes, axis=..., name="gather"), outer_axes), fidelity=EXACT,
+    where=lambda inner_axes, outer_axes: inner_axes.ndim == 0 and outer_axes.size == 1,
+)  # fmt: skip
+def gather_one(op: Any, x: Value, inner_axes: Array, outer_axes: Array, gather: Node) -> Any:
+    """Unsqueeze(Gather(x, i), axis) → Gather(x, [i]) along the same axis"""
+    if x.dims is None:
+        decline("rank unknown")
+    axis = gather.attributes.get("axis", 0) % len(x.dims)
+    if _axes(outer_axes, len(x.dims)) != {axis}:
+        decline("another axis")
+    return op.Gather(x, inner_axes.reshape(1), axis=axis)
+
+
+@procedure(fidelity=EXACT)
+def reduced_dims(editor: Editor, graph: Graph) -> None:
+    """Unsqueeze of a reduction that drops its axes → that keeps them; Squeeze of one that keeps them → that drops"""
+    for n in editor.news("views.reduced_dims", graph):
+        if n.op not in ("Unsqueeze", "Squeeze") or n.domain or (y := n.inputs[0]) is None or (r := y.producer) is None:
+            continue
+        x = r.inputs[0] if r.inputs else None
+        if not r.op.startswith("Reduce") or r.domain or r.graph is not graph or not read_once(y) or x is None:
+            continue
+        keeps, ins = form.attribute(r, "keepdims"), (form.operands(r), form.operands(n))
+        reduced, moved = ([transfer.ints(v) if v is not None else None for v in i[1:2]] for i in ins)
+        if keeps != (n.op == "Squeeze") or x.rank is None or not reduced or not moved or not reduced[0] or not moved[0]:
+            continue
+        rank = x.rank
+        if {a % rank for a in reduced[0]} == {a % rank for a in moved[0]}:
+            try:
+                made = editor.stage_like(r, keepdims=int(not keeps))
+            except Decline as e:
+                editor.no(str(e))
+                continue
+            editor.replace([n.output], made, must_go=[n, r], shape="the reduced dims are ones")
+
+
+STEPS: tuple[Rule | Procedure, ...] = (
+    unsqueeze_twice, squeeze_twice, view_twice, transpose_of_view, gather_one, reduced_dims,
+)  # fmt: skip
