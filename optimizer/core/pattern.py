@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from onnx import AttributeProto
@@ -69,35 +69,35 @@ class Pattern:
         return Either((_lift(other), self))
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Anything(Pattern):
     """Any value; as an attribute, any attribute."""
 
     name: str
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Constant(Pattern):
     """Any constant; rules receive its array."""
 
     name: str
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Scalar(Pattern):
     """One constant number of any one-element shape; in a product its coefficient, in a sum its constant term."""
 
     name: str
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Rest(Pattern):
     """The other factors of a product with their exponents, or terms of a sum with their signs; None without any."""
 
     name: str
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Literal(Pattern):
     """This number, to the last place of the stored dtype and within `tolerance` (relative); zero exactly."""
 
@@ -105,21 +105,21 @@ class Literal(Pattern):
     tolerance: float = 0.0
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Optional(Pattern):
     """An operand that may be left out; what it captures is None then."""
 
     pattern: Pattern
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Either(Pattern):
     """The first of these that fits."""
 
     options: tuple[Pattern, ...]
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Let(Pattern):
     """A value of its own with a name: products and sums around it do not look inside."""
 
@@ -127,7 +127,7 @@ class Let(Pattern):
     pattern: Pattern
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Call(Pattern):
     """A node of ai.onnx by its first output, operands and attributes as the newest opset has them."""
 
@@ -137,7 +137,7 @@ class Call(Pattern):
     name: str | None
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False)
 class Chain(Pattern):
     """k·Πxᵉ or c+Σ±x: `constant`, and `parts` with exponents or signs.
 
@@ -467,17 +467,18 @@ class Compiled:
     def __init__(self, pattern: Pattern) -> None:
         self.needs = _needs(pattern)
         self.depth = _depth(pattern)
-        self.algebraic = _algebraic(pattern)
+        every = _distinct(pattern)
+        self.algebraic = any(isinstance(p, Chain) for p in every)
         names: dict[str, Pattern] = {}
-        for name, p in _names(pattern):
-            other = names.setdefault(name, p)
+        for p in every:
+            if not isinstance(p, (Anything, Constant, Scalar, Rest, Let, Call)) or p.name is None:
+                continue
+            other = names.setdefault(p.name, p)
             if other is not p and not (isinstance(other, Call) and isinstance(p, Call)):
-                raise TypeError(f"the name {name!r} stands for two things in one pattern")
+                raise TypeError(f"the name {p.name!r} stands for two things in one pattern")
         self.names = frozenset(names)
         self.constants = frozenset(name for name, p in names.items() if isinstance(p, Constant))
-        self.options = tuple(
-            Option(_roots(p), p, _possible(p) or _anything, _compile(p, True)) for p in _options(pattern)
-        )
+        self.options = tuple(Option(p) for p in _options(pattern))
         self.roots = frozenset[str]().union(*(o.roots for o in self.options))
 
     def match(self, root: Value, algebra: Algebra, where: Callable[[Match], bool] | None = None) -> Match | None:
@@ -495,27 +496,27 @@ Signature = tuple[str, ...]  # an operator and what each of its operands is
 
 def signature_of(node: Node) -> Signature:
     """The node's operator, and of each operand: its maker's, `#1` a constant of one element, `#` any other, else ``."""
-    return (node.op, *map(_kind, node.inputs))
+    kinds = [node.op]
+    for v in node.inputs:
+        if v is None:
+            kinds.append("")
+        elif v.producer is not None:
+            kinds.append(v.producer.op)
+        elif v.tensor is None or v.is_input:
+            kinds.append("")
+        else:
+            kinds.append("#1" if math.prod(v.tensor.shape) == 1 else "#")
+    return tuple(kinds)
 
 
-def _kind(v: Value | None) -> str:
-    if v is None:
-        return ""
-    if v.producer is not None:
-        return v.producer.op
-    if v.tensor is None or v.is_input:
-        return ""
-    return "#1" if v.tensor.size == 1 else "#"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Option:
-    """One alternative at the root of a pattern, and the operators that its root may be."""
+    """One alternative at the root of a pattern, and the operators that its root may be; compiled at its first match."""
 
-    roots: frozenset[str]
-    pattern: Pattern
-    possible: Check
-    matcher: Matcher
+    __slots__ = ("_compiled", "pattern", "roots")
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern, self.roots = pattern, _roots(pattern)
+        self._compiled: tuple[Check, Matcher] | None = None
 
     def admits(self, signature: Signature) -> bool:
         """Whether a node of this signature may match: asked once a signature, for most nodes fail by it."""
@@ -534,10 +535,13 @@ class Option:
 
     def match(self, root: Value, algebra: Algebra, where: Callable[[Match], bool] | None = None) -> Match | None:
         """The first match at `root`, whose node has an admitted signature, that `where` accepts."""
-        if not self.possible(root):
+        if self._compiled is None:
+            self._compiled = _possible(self.pattern) or _anything, _compile(self.pattern, True)
+        possible, matcher = self._compiled
+        if not possible(root):
             return None
         m = Match(root, algebra)
-        return m if self.matcher(root, m, _accept if where is None else partial(where, m)) else None
+        return m if matcher(root, m, _accept if where is None else partial(where, m)) else None
 
 
 def _all_admit(patterns: Iterable[Pattern], kinds: Sequence[str]) -> bool:
@@ -623,6 +627,7 @@ def _possible(p: Pattern) -> Check | None:
     return possible
 
 
+@cache
 def _depth(p: Pattern) -> int:
     own = 1 if isinstance(p, Call | Chain) else 0
     return own + max(map(_depth, _children(p)), default=0)
@@ -903,6 +908,7 @@ def _children(p: Pattern) -> tuple[Pattern, ...]:
     return (p.pattern,) if isinstance(p, (Let, Optional)) else ()
 
 
+@cache
 def _needs(p: Pattern) -> frozenset[str]:
     if isinstance(p, Optional):
         return frozenset()
@@ -912,15 +918,16 @@ def _needs(p: Pattern) -> frozenset[str]:
     return frozenset((p.op,) if isinstance(p, Call) else ()).union(*inner)
 
 
-def _algebraic(p: Pattern) -> bool:
-    return isinstance(p, Chain) or any(map(_algebraic, _children(p)))
-
-
-def _names(p: Pattern) -> Iterator[tuple[str, Pattern]]:
-    if isinstance(p, (Anything, Constant, Scalar, Rest, Let, Call)) and p.name is not None:
-        yield p.name, p
-    for q in _children(p):
-        yield from _names(q)
+def _distinct(p: Pattern) -> list[Pattern]:
+    """The pattern and all that it is made of, each once."""
+    found = {p: None}
+    todo = [p]
+    while todo:
+        for q in _children(todo.pop()):
+            if q not in found:
+                found[q] = None
+                todo.append(q)
+    return list(found)
 
 
 def _roots(p: Pattern) -> frozenset[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ PEEK = 20  # bytes of the longest tag and length
 _AHEAD = 1 << 14
 
 # The location of a reference begins with it: no model can name one, because nobody outside this process knows it.
-TOKEN = secrets.token_hex(16)
+TOKEN = os.urandom(16).hex()
 _serial = itertools.count()
 _buffers: WeakValueDictionary[str, Buffer] = WeakValueDictionary()
 

@@ -11,7 +11,6 @@ procedure, which is no pattern, by itself. It ends when a round changes nothing,
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -187,13 +186,17 @@ def _equation(function: Callable[..., Any]) -> str:
 
 
 def _asks(function: Callable[..., Any], compiled: Compiled, name: str) -> tuple[str, ...]:
+    """The parameters that the match fills; those it does not know must have defaults."""
     given = {"op", "root", *compiled.names}
+    code, defaults = function.__code__, function.__defaults__ or ()
+    positional, named = code.co_argcount, code.co_kwonlyargcount
+    optional = {*code.co_varnames[positional - len(defaults) : positional], *(function.__kwdefaults__ or ())}
     out: list[str] = []
-    for p in inspect.signature(function).parameters.values():
-        if p.name in given:
-            out.append(p.name)
-        elif p.default is p.empty:
-            raise TypeError(f"rule {name}: {p.name!r} is not captured by the pattern")
+    for parameter in code.co_varnames[: positional + named]:
+        if parameter in given:
+            out.append(parameter)
+        elif parameter not in optional:
+            raise TypeError(f"rule {name}: {parameter!r} is not captured by the pattern")
     return tuple(out)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnx
 
 from optimizer.core import model as file_edge
 from optimizer.core.edit import Edit
@@ -20,12 +23,11 @@ SCHEMA = "graphwright.receipt/1"
 
 def versions() -> dict[str, str | None]:
     """Versions that decide the result; null: not installed."""
-    runtime = _version("onnxruntime-gpu") or _version("onnxruntime")
     return {
-        "python": platform.python_version(),
-        "onnx": _version("onnx"),
-        "numpy": _version("numpy"),
-        "onnxruntime": runtime,
+        "python": "{}.{}.{}".format(*sys.version_info[:3]),
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "onnxruntime": _version("onnxruntime-gpu") or _version("onnxruntime"),
     }
 
 
