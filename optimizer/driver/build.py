@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from optimizer.measure.verify import Verifier
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
     """What every rewriting verb takes; see the command line's help for each field."""
 
