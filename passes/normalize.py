@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import AttributeProto, ModelProto, NodeProto
 
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, lower
@@ -34,6 +34,7 @@ def inline_function(editor: Editor, graph: Graph) -> None:
     if not _spell_defaults(proto):
         editor.no("a function hands on an attribute that it may not have")
         return
+    _spell_outputs(proto)
     inlined = inline_local_functions(proto)
     if len(inlined.functions) < len(model.functions):
         editor.adopt(inlined, f"{len(calls)} calls", gone=calls)
@@ -53,6 +54,17 @@ def _spell_defaults(proto: ModelProto) -> bool:
             have = {a.name for a in n.attribute}
             n.attribute.extend(a for name, a in own.items() if name not in have)
     return True
+
+
+def _spell_outputs(proto: ModelProto) -> None:
+    """What a body in a function hands out is made by a node: onnx's inliner renames constants but not where they go."""
+    for f in proto.functions:
+        for n in _with_bodies(f.node):
+            for g in (a.g for a in n.attribute if a.type == AttributeProto.GRAPH):
+                made = {o for m in g.node for o in m.output}
+                for k, o in enumerate(o for o in g.output if o.name not in made):
+                    g.node.add(op_type="Identity", input=[o.name], output=[f"{n.output[0]}.{g.name}.{k}"])
+                    o.name = g.node[-1].output[0]
 
 
 def _with_bodies(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
