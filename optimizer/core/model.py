@@ -411,5 +411,6 @@ def _tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
             if v.tensor is not None:
                 yield v.name, v.tensor
         for n in g:
-            if n.proto is None or any(a.type == AttributeProto.TENSOR for a in n.proto.attribute[:]):
+            protos = n.proto.attribute if n.proto is not None else ()
+            if n.proto is None or (protos and any(a.type == AttributeProto.TENSOR for a in protos)):
                 yield from ((n.outputs[0].name, t) for t in n.attributes.values() if isinstance(t, Tensor))
