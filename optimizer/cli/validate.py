@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from optimizer.cli.parser import Answer, Parser
+from optimizer.core.errors import BadInput
 
 
 def arguments(p: Parser) -> None:
@@ -23,6 +24,9 @@ def arguments(p: Parser) -> None:
     )
     p.add_argument("--save-feeds", metavar="DIR", help="write inputs and expected outputs as test_data_set_N folders")
     p.add_argument("--golden", metavar="DIR", help="judge by such a folder, without the original")
+    p.add_argument(
+        "--layers", action="store_true", help="compare every value that the receipt beside RESULT claims equal too"
+    )
     p.custom_ops()
     p.expect()
 
@@ -30,7 +34,7 @@ def arguments(p: Parser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     import optimizer
 
-    return optimizer.validate(
+    validation = optimizer.validate(
         args.original,
         args.result,
         feeds=args.feeds,
@@ -47,3 +51,19 @@ def run(args: argparse.Namespace) -> Answer:
         save_feeds=args.save_feeds,
         histogram=args.histogram,
     )
+    if not args.layers:
+        return validation
+    if args.result is None:
+        raise BadInput("layers are compared between two models", at="graphwright validate", fix="name both models")
+    from optimizer.measure.layers import Layered, layers
+
+    found = layers(
+        args.original,
+        args.result,
+        feeds=args.feeds,
+        dims=dict(args.dims),
+        tolerance=args.tolerance,
+        custom_ops=args.custom_ops,
+        seed=args.seed,
+    )
+    return Layered(validation, found)

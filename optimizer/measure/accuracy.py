@@ -6,11 +6,12 @@ sizes of the free dimensions and under every regime of data (`optimizer.runtime.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from optimizer.runtime.card import ModelLike
 
 SCHEMA = "graphwright.validation/1"
+EXECUTORS = ("onnxruntime", "reference", "float64")
+"""What runs the first pass: ONNX Runtime, its optimizations off; onnx.reference; the same, all floats as float64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +38,16 @@ class Validation:
     Fields:
         verdict: "pass", "fail" or "inconclusive".
         lossy: whether accuracy was reported instead of judged.
-        bindings, seeds: what was run.
+        bindings, seeds: what was run; executor: and by what, beside ONNX Runtime with its optimizations on.
         session_ms: to load the original and the result, optimizations on, in milliseconds.
         census: the fused ops that the runtime ends with, of the original and of the result.
-        outputs: per output name, error, limit, sqnr_db, worst {index, original, result}.
+        outputs: per output name, error, limit, sqnr_db, worst {index, original, result}; of a lossy result cosine, and
+            where it has rows kl, top1, top5 and margin (see `optimizer.measure.compare.Agreement`); with `histogram`
+            how many values have an error of which decade.
         task: {name, original, result, noise} of the card's score, or None.
-        failures: what fails: {output, what, error, limit, index, original, result, binding, seed, regime, levels}; only
-            {output: None, what} where no output can be blamed.
+        failures: what fails: {output, what, error, limit, floor, index, original, result, binding, seed, regime,
+            levels}, floor being the noise floor where it set the limit; only {output: None, what} where no output can
+            be blamed.
         expect: the outcome of each expectation.
         warnings: what the user should know although it decides nothing; notes: what else was seen.
     """
@@ -58,6 +64,15 @@ class Validation:
     expect: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     warnings: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
+    executor: str = "onnxruntime"
+
+    @property
+    def passes_at(self) -> float | None:
+        """The smallest tolerance that would pass; None where a failure is no matter of it, or nothing was judged."""
+        if not self.outputs or any(failure["output"] is None or failure["what"] for failure in self.failures):
+            return None
+        errors = [output["error"] for output in self.outputs if output["limit"]]
+        return max(errors, default=0.0)
 
     @property
     def exit_code(self) -> int:
@@ -67,7 +82,7 @@ class Validation:
 
     def to_dict(self) -> dict[str, Any]:
         """The receipt's "validation"; infinite errors and ratios are null."""
-        return {"schema": SCHEMA, **_finite(asdict(self))}
+        return {"schema": SCHEMA, **_finite({**asdict(self), "passes_at": self.passes_at})}
 
     def __str__(self) -> str:
         """The screen of `graphwright validate`."""
@@ -84,13 +99,19 @@ class Validation:
             lines.append(f"task  {self.task['name']}  {self.task['original']:.3f} → {self.task['result']:.3f}{noise}")
         elif self.lossy and self.outputs:
             lines.append("accuracy not judged: no task")
+        if self.lossy:
+            lines += [line for output in self.outputs if (line := _describe_agreement(output))]
+        lines += [line for output in self.outputs if "histogram" in output for line in _draw_histogram(output)]
         lines += [expectation.describe(outcome) for outcome in self.expect]
         lines += [f"warning  {text}" for text in self.warnings] + [f"note  {text}" for text in self.notes]
         return "\n".join(lines)
 
     def _coverage(self) -> str:
         counts = ((len(self.outputs), "output"), (len(self.bindings), "binding"), (len(self.seeds), "seed"))
-        return " × ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts) + ", optimizations off and on"
+        how = "optimizations off and on"
+        if self.executor != "onnxruntime":
+            how = f"{self.executor} and ONNX Runtime"
+        return " × ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n) + f", {how}"
 
     def _accuracy(self) -> str:
         if self.lossy:
@@ -102,7 +123,7 @@ class Validation:
 
 def validate(
     original: ModelLike,
-    result: ModelLike,
+    result: ModelLike | None = None,
     *,
     feeds: Any = None,
     dims: Mapping[str, int] | None = None,
@@ -113,33 +134,60 @@ def validate(
     expect: Sequence[str] = (),
     seed: int = 0,
     card: Card | None = None,
+    provider: str = "cpu",
+    executor: str = "onnxruntime",
+    golden: str | os.PathLike[str] | None = None,
+    save_feeds: str | os.PathLike[str] | None = None,
+    histogram: bool = False,
 ) -> Validation:
     """Judge whether `result` computes what `original` does; nothing is raised on a bad verdict.
 
     Args:
-        feeds: "random", FILE.npz, a folder of them, FILE.py:FN, or batches {input: array}; None: drawn data, and what
-            the card has.
+        original: where `golden` is given and `result` is not, the result itself.
+        feeds: "random", FILE.npz, a folder of them or of ONNX's test_data_set folders, FILE.py:FN,
+            FILE.jsonl:FILE.py:FN, or batches {input: array}; None: drawn data, and what the card has.
         dims: sizes of free dimensions; all others are searched for, by running the original.
         seeds: how many; each binding is run with each.
         tolerance: the limit of every floating output, instead of the one of its type.
         lossy: judge only loading, interface and finiteness, and report the accuracy. None: as the receipt says.
         expect: KEY OP VALUE each, see `optimizer.measure.expect`.
         card: stands in for the card of `original`.
+        provider: what ONNX Runtime runs both models on: "cpu", "cuda" or "tensorrt".
+        executor: what runs them besides, in place of ONNX Runtime with its optimizations off: "reference"
+            (onnx.reference) or "float64" (the same with every float as float64). Where it disagrees with ONNX Runtime
+            on the original, that is said, and not blamed on the result.
+        golden: a folder that `save_feeds` wrote, or of ONNX's own test data: stands in for the original.
+        save_feeds: a new folder for inputs and what the original makes of them, as `test_data_set_N`; data in which a
+            model may leave its domain is not saved.
+        histogram: count the errors of every output by decade.
 
     Raises:
-        BadInput: no such model, feeds or dimension, an expectation that is none.
+        BadInput: no such model, feeds or dimension, an expectation that is none, a folder that is not empty.
         EnvironmentNotAsAsked: no runtime is installed.
         ToolFailure: the judge itself failed.
     """
     wanted = [expectation.parse(text) for text in expect]
-    first, second = resolve(original), resolve(result)
-    card = card or first.card
+    if executor not in EXECUTORS:
+        near = difflib.get_close_matches(executor, EXECUTORS, 1)
+        fix = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(EXECUTORS)}"
+        raise BadInput(f"unknown executor {executor!r}", fix=fix)
+    if result is None and golden is None:
+        raise BadInput(
+            "there is one model, and nothing to compare it with", fix="name RESULT too, or give --golden DIR"
+        )
+    if golden is not None and (save_feeds is not None or feeds is not None):
+        raise BadInput("golden data brings its own inputs", fix="give --golden without --feeds and --save-feeds")
+    if save_feeds is not None and Path(save_feeds).exists() and any(Path(save_feeds).iterdir()):
+        raise BadInput("the folder for the data sets is not empty", at=str(save_feeds), fix="name a new one")
+    second = resolve(original if result is None else result)
+    first = second if golden is not None else resolve(original)
+    card = (card or first.card) if golden is None else None
     with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
         source = feeds_source(feeds, Path(folder))
         try:
             report = child.call(
                 "optimizer.measure.judge:judge",
-                original=first.path.absolute(),
+                original=first.path.absolute() if golden is None else None,
                 result=second.path.absolute(),
                 feeds=source,
                 dims=dict(dims or {}),
@@ -148,10 +196,15 @@ def validate(
                 lossy=_is_lossy(second.path) if lossy is None else lossy,
                 custom_ops=[Path(library).absolute() for library in custom_ops],
                 card=card and card.path.absolute(),
+                provider=provider,
+                executor=executor,
+                golden=golden and Path(golden).absolute(),
+                save_feeds=save_feeds and Path(save_feeds).absolute(),
+                histogram=histogram,
             )
         except ChildDied as death:
             return _of_death(death, bool(lossy))
-    validation = Validation(**report)
+    validation = Validation(**report, executor=executor)
     if not wanted:
         return validation
     measured = _measured(wanted, validation, first.path, second.path)
@@ -209,17 +262,43 @@ def _describe_failure(failure: Mapping[str, Any]) -> list[str]:
     circumstances = [f"binding {where}"] if where else []
     circumstances += [f"seed {failure['seed']}", f"{failure['regime']} data", failure["levels"]]
     error, limit = failure["error"], failure["limit"]
+    limit_is = f"{_short(limit)}, ten times its noise floor" if failure.get("floor") else _short(limit)
     if failure["what"]:
         first = f'fail  output "{failure["output"]}": {failure["what"]}'
     else:
         first = (
-            f'fail  output "{failure["output"]}": error {_short(error)} of scale, limit {_short(limit)}; '
+            f'fail  output "{failure["output"]}": error {_short(error)} of scale, limit {limit_is}; '
             f"would pass at {_short(_round_up(error))}"
         )
     if failure["original"] is None:
         return [first, f"      at {', '.join(circumstances)}"]
     original, result = (_number(failure[side]) for side in ("original", "result"))
     return [first, f"      first at {failure['index']}: {original} against {result}, {', '.join(circumstances)}"]
+
+
+def _describe_agreement(output: Mapping[str, Any]) -> str:
+    """How alike the answers of a lossy result are; "" where nothing was measured."""
+    if "cosine" not in output:
+        return ""
+    line = f"agreement  {output['name']}: cosine {output['cosine']:.6g}"
+    if output["top1"] is None:
+        return line
+    line += f", top-1 {output['top1']:.1%}, top-5 {output['top5']:.1%}, KL {_short(output['kl'])}"
+    if output["margin"]:
+        line += f"; the largest lead that was lost is {output['margin']:.1%} of its row's spread"
+    return line
+
+
+def _draw_histogram(output: Mapping[str, Any]) -> Iterator[str]:
+    """A line a decade; bars of at most 40, by the root of the count, so that one in a million still shows."""
+    found: Mapping[str, Any] = output["histogram"]
+    rows = [("equal", found["equal"])]
+    rows += [(f"1e{n}", count) for n, count in sorted(found["decades"].items(), key=lambda item: int(item[0]))]
+    rows += [("not finite", found["apart"])] if found["apart"] else []
+    most = max(count for _, count in rows) or 1
+    yield f"errors  {output['name']}, as shares of scale"
+    for name, count in rows:
+        yield f"  {name:>10} {'#' * math.ceil(40 * math.sqrt(count / most)):<40} {count:,}"
 
 
 def _round_up(error: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import itertools
+import json
 import math
 import os
 import re
@@ -27,21 +28,37 @@ if TYPE_CHECKING:
 
 REGIMES = ("normal", "unit", "wide", "uniform", "zeros", "large", "grid")
 """normal N(0,1) · unit U[0,1) · wide ±10^U(-4,2) or 0 · uniform U[-1,1) · zeros · large 100·N(0,1) · grid ½·{-8…8}"""
-STRESS = frozenset(("wide", "zeros", "large", "grid", "nonfinite"))
+EXTREMES = ("huge", "small", "denormal", "constants")
+"""huge ±10^U(4,14) · small 10⁻⁴·N(0,1) · denormal: below the smallest normal number · constants: the model's own"""
+STRESS = frozenset(("wide", "zeros", "large", "grid", "nonfinite", *EXTREMES))
 """Regimes in which a model may leave its domain, so that NaN or infinity out of the original says nothing."""
+TIES = frozenset(("grid", "constants"))
+"""Regimes of values that equal each other or a threshold, where an output jumps when its inputs move at all."""
 
 _WORDS = ("", "a", "Graph", "wright", "ONNX", "½", "the quick brown fox", "0")
 
 
 def regimes(interface: Interface) -> tuple[str, ...]:
-    """The regimes that say something about this model: NaN and infinity only for one that asks for them."""
-    return (*REGIMES, "nonfinite") if interface.guards else REGIMES
+    """The regimes that say something about this model: NaN and infinity only for one that asks for them, extreme
+    numbers and its own constants only where a floating input takes them."""
+    floats = any(spec.dtype.startswith(("float", "bfloat", "complex")) for spec in interface.required)
+    extremes = [name for name in EXTREMES if floats and (name != "constants" or interface.numbers)]
+    return (*REGIMES, *(["nonfinite"] if interface.guards else []), *extremes)
 
 
-def draw(interface: Interface, binding: Binding, rng: np.random.Generator, regime: str = "normal") -> dict[str, Any]:
+def draw(
+    interface: Interface,
+    binding: Binding,
+    rng: np.random.Generator,
+    regime: str = "normal",
+    aimed: Mapping[str, Array] | None = None,
+) -> dict[str, Any]:
     """One batch for a model, at one binding of its free dimensions.
 
     Overridable float initializers are fed too in the wide regime: a pass must not take them for constants.
+
+    Args:
+        aimed: indices that an integer input should hold some of.
 
     Raises:
         BadInput: an input that cannot be drawn (a map, an unknown rank), or a dimension that the binding leaves open.
@@ -52,23 +69,34 @@ def draw(interface: Interface, binding: Binding, rng: np.random.Generator, regim
             if regime == "wide" and spec.default is not None and spec.dtype.startswith("float"):
                 feed[spec.name] = (spec.default * rng.uniform(0.5, 1.5, spec.default.shape)).astype(spec.default.dtype)
         elif spec.container != "optional":
-            feed[spec.name] = _draw_input(spec, binding, rng, regime)
+            feed[spec.name] = drawn = _draw_input(spec, binding, rng, regime, interface.numbers)
+            targets = (aimed or {}).get(spec.name)
+            if targets is not None and targets.size and spec.container == "tensor" and drawn.size > 1:
+                places = rng.permutation(drawn.size)[: max(1, min(drawn.size // 2, targets.size))]
+                drawn.flat[places] = rng.permutation(targets)[: len(places)]
     return feed
 
 
-def _draw_input(spec: InputSpec, binding: Binding, rng: np.random.Generator, regime: str) -> Any:
+def _draw_input(
+    spec: InputSpec, binding: Binding, rng: np.random.Generator, regime: str, numbers: Sequence[float]
+) -> Any:
     if spec.container == "map" or spec.dims is None or spec.dtype == "undefined":
         raise BadInput(
             f"input {spec.name!r} cannot be drawn: its type is not a tensor of known rank", fix="give --feeds"
         )
     shape = tuple(size_of(dim, binding) for dim in spec.dims)
     if spec.container == "sequence":
-        return [_draw_tensor(spec, shape, binding, rng, regime) for _ in range(2)]
-    return _draw_tensor(spec, shape, binding, rng, regime)
+        return [_draw_tensor(spec, shape, binding, rng, regime, numbers) for _ in range(2)]
+    return _draw_tensor(spec, shape, binding, rng, regime, numbers)
 
 
 def _draw_tensor(
-    spec: InputSpec, shape: tuple[int, ...], binding: Binding, rng: np.random.Generator, regime: str
+    spec: InputSpec,
+    shape: tuple[int, ...],
+    binding: Binding,
+    rng: np.random.Generator,
+    regime: str,
+    numbers: Sequence[float],
 ) -> Array:
     import ml_dtypes  # registers bfloat16 and the float8 types by name
     import numpy as np
@@ -78,6 +106,8 @@ def _draw_tensor(
     dtype = np.dtype(spec.dtype)
     words = set(re.split(r"[^a-z]+", spec.name.lower()))
     if dtype.kind == "b" or (dtype.kind in "iu" and _is_mask(spec)):
+        if regime == "zeros":  # a row that nothing is let through
+            return np.zeros(shape, dtype)
         bits = _mask(shape, rng) if _is_mask(spec) else rng.integers(0, 2, shape)
         return np.asarray(bits, dtype)
     if dtype.kind in "iu":
@@ -85,13 +115,19 @@ def _draw_tensor(
         is_length = bool(words & {"len", "lens", "length", "lengths", "seqlen", "seqlens"})
         return np.asarray(_draw_integers(spec, shape, binding, rng, regime, longest if is_length else None), dtype)
     if dtype.kind == "c":
-        return np.asarray(_draw_floats(shape, rng, regime) + 1j * _draw_floats(shape, rng, regime), dtype)
-    largest = float(ml_dtypes.finfo(dtype).max)
-    floats = _draw_floats(shape, rng, regime)
+        real, imaginary = (_draw_floats(shape, rng, regime, numbers) for _ in range(2))
+        return np.asarray(real + 1j * imaginary, dtype)
+    info = ml_dtypes.finfo(dtype)
+    largest = float(info.max)
+    if _is_mask(spec) and regime in ("unit", "wide"):  # added to scores: let through, or not
+        return np.asarray((_mask(shape, rng) - 1) * min(1e4, largest), dtype)
+    floats = _draw_floats(shape, rng, regime, numbers)
+    if regime == "denormal":
+        floats = floats * (float(info.smallest_normal) / 16)
     return np.asarray(np.where(np.isfinite(floats), np.clip(floats, -largest, largest), floats), dtype)
 
 
-def _draw_floats(shape: tuple[int, ...], rng: np.random.Generator, regime: str) -> Array:
+def _draw_floats(shape: tuple[int, ...], rng: np.random.Generator, regime: str, numbers: Sequence[float] = ()) -> Array:
     import numpy as np
 
     match regime:
@@ -111,9 +147,15 @@ def _draw_floats(shape: tuple[int, ...], rng: np.random.Generator, regime: str) 
         case "nonfinite":
             special = rng.choice((np.nan, np.inf, -np.inf), shape)
             drawn = np.where(rng.random(shape) < 0.2, special, rng.standard_normal(shape))
-            if drawn.size:
-                drawn.flat[rng.integers(drawn.size)] = np.nan
+            kinds = (np.nan, np.inf, -np.inf)[: drawn.size]
+            drawn.flat[rng.choice(drawn.size, len(kinds), replace=False)] = kinds
             return drawn
+        case "huge":
+            return rng.choice((-1.0, 1.0), shape) * 10 ** rng.uniform(4, 14, shape)
+        case "small":
+            return 1e-4 * rng.standard_normal(shape)
+        case "constants":
+            return np.where(rng.random(shape) < 0.2, rng.standard_normal(shape), rng.choice(numbers or (0.0,), shape))
         case _:
             return rng.standard_normal(shape)
 
@@ -133,7 +175,9 @@ def _draw_integers(
     if spec.below:
         bound = min(size_of(dim, binding) for dim in spec.below)
         drawn = np.asarray(rng.integers(0, max(bound, 1), shape))
-        if drawn.size > 1 and regime != "zeros":
+        if spec.wraps and regime == "grid" and info.min < 0:
+            drawn = np.where(rng.integers(0, 2, shape) == 0, drawn - max(bound, 1), drawn)
+        elif drawn.size > 1 and regime != "zeros":
             drawn.flat[rng.choice(drawn.size, 2, replace=False)] = 0, max(bound - 1, 0)  # the ends of the table
         return drawn if regime != "zeros" else np.zeros_like(drawn)
     if spec.constants and not spec.decides_shape:
@@ -146,10 +190,14 @@ def _draw_integers(
         return rng.integers(1, longest + 1, shape)
     if spec.decides_shape:
         return rng.integers(1, 4, shape)
-    if info.bits == 8:
-        return rng.integers(info.min, info.max, shape, endpoint=True)
-    reach = {"wide": 1 << 20, "large": 1 << 40, "zeros": 0, "unit": 1}.get(regime, 8)
-    return rng.integers(max(info.min, -reach), min(info.max, reach), shape, endpoint=True)
+    reach = {"wide": 1 << 20, "large": 1 << 62, "zeros": 0, "unit": 1}.get(regime, 8)
+    if info.bits == 8 and regime != "zeros":
+        reach = 1 << 8
+    low, high = max(info.min, -reach), min(info.max, reach)
+    drawn = np.asarray(rng.integers(low, high, shape, endpoint=True))
+    if drawn.size > 1 and (info.bits == 8 or regime == "large"):
+        drawn.flat[rng.choice(drawn.size, 2, replace=False)] = low, high  # the ends, where arithmetic wraps
+    return drawn
 
 
 def _is_mask(spec: InputSpec) -> bool:
@@ -231,6 +279,7 @@ def _evaluate(node: ast.expr, binding: Binding) -> int:
 
 _BATCHES = (2, 1, 3)
 _SIZES = (5, 7, 16, 3, 2, 1, 33, 8, 32, 64, 96, 128, 160, 224, 256, 320, 512, 576, 640, 1024, 4000, 16000)
+_NEAR, _FAR, _MODEST = 3, (64, 96, 128, 48), 1 << 17  # sizes near the first; far off, where they bring so few elements
 _LARGEST = 1 << 23  # elements of all inputs together: a trial must not exhaust the machine
 
 
@@ -264,8 +313,14 @@ def find_bindings(
             asked[key] = _elements(interface, whole) <= _LARGEST and runs(whole)
         return asked.get(key, False)
 
-    base = next(filter(works, _first_guesses(free)), None)
-    if base is None:
+    def working(together: Iterable[str], sizes: Iterable[int]) -> Iterator[int]:
+        for n in sizes:
+            binding = {**base, **dict.fromkeys(together, n)}
+            if (n not in _FAR or _elements(interface, {**given, **binding}) <= _MODEST) and works(binding):
+                yield n
+
+    base = next(filter(works, _first_guesses(free)), {})
+    if not base:
         return []
     options: dict[tuple[str, ...], list[int]] = {}  # dimensions that may move together → other sizes
     for together in _units(free):
@@ -274,8 +329,10 @@ def find_bindings(
         others = _BATCHES if all(free[name] == 0 for name in together) else (1, *_SIZES)
         here = base[together[0]]
         sizes = sorted({*others} - {here}, key=lambda n: (n != 1, abs(math.log(n / here)), n))  # 1, then the nearest
-        working = (n for n in sizes[:8] if works({**base, **dict.fromkeys(together, n)}))
-        if accepted := list(itertools.islice(working, count - 1)):
+        accepted = list(itertools.islice(working(together, sizes[:8]), min(count - 1, _NEAR)))
+        if count - 1 > _NEAR and others is not _BATCHES:
+            accepted += itertools.islice(working(together, (n for n in _FAR if n > 4 * here)), 1)
+        if accepted:
             options[together] = accepted
     found = [base]
     for turn in range(count - 1):
@@ -331,8 +388,13 @@ def _elements(interface: Interface, binding: Binding) -> int:
 # --- the user's own --------------------------------------------------------------------------------------------------
 
 
-def open_feeds(source: str | os.PathLike[str], card: Card | None = None) -> Feeds:
-    """The batches named by FEEDS: `FILE.npz`, a folder of them, `FILE.py:FN`, or `card`. Only in a child: runs FN.
+def open_feeds(source: str | os.PathLike[str], card: Card | None = None, names: Sequence[str] = ()) -> Feeds:
+    """The batches named by FEEDS; only in a child, for a FILE.py is run.
+
+    Args:
+        source: `FILE.npz`, a folder of them or of ONNX's test_data_set folders, `FILE.py:FN`, `FILE.jsonl:FILE.py:FN`
+            (FN makes a batch of the object in each line), or `card`.
+        names: of the model's inputs, for data sets that do not name their tensors.
 
     Raises:
         BadInput: no such file, or one that holds no plain arrays.
@@ -340,14 +402,102 @@ def open_feeds(source: str | os.PathLike[str], card: Card | None = None) -> Feed
     text = os.fspath(source)
     if text == "card" and card is not None:
         return card.load_feeds()
+    if lines := re.fullmatch(r"(.+\.jsonl):(.+\.py):(\w+)", text):
+        return _of_lines(Path(lines[1]), load_function(Path(lines[2]), lines[3]))
     file, _, function = text.rpartition(":")
     if file.endswith(".py"):
         return load_function(Path(file), function)
     path = Path(text)
+    if data_sets(path):
+        return lambda seed: (feed for feed, _ in read_data_sets(path, names))
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise BadInput(f"no feeds at {text}", fix="FILE.npz, a folder of them, or FILE.py:FUNCTION")
+        fix = "FILE.npz, a folder of them or of test_data_set_N, FILE.py:FUNCTION, or FILE.jsonl:FILE.py:FUNCTION"
+        raise BadInput(f"no feeds at {text}", fix=fix)
     return lambda seed: map(_read_npz, files)
+
+
+def _of_lines(path: Path, make: Callable[[Any], Feed]) -> Feeds:
+    """A batch of each line of a file of JSON, made by the user's function."""
+    if not path.is_file():
+        raise BadInput(f"no feeds at {path}")
+
+    def feeds(seed: int) -> Iterator[Feed]:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        record = json.loads(line)
+                    except ValueError as error:
+                        raise BadInput(f"not a line of JSON: {error}", at=f"{path}:{number}") from error
+                    yield make(record)
+
+    return feeds
+
+
+def data_sets(path: Path) -> list[Path]:
+    """The folders `test_data_set_N` in a folder by N, or the folder itself if it is one (`input_0.pb`, …)."""
+    if (path / "input_0.pb").is_file():
+        return [path]
+    found = [folder for folder in path.glob("test_data_set_*") if folder.is_dir()] if path.is_dir() else []
+    return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
+
+
+def read_data_sets(
+    path: Path, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """ONNX's test data: the inputs of each `test_data_set_N`, and the outputs that are expected of them.
+
+    Args:
+        inputs, outputs: the model's names, for tensors that have none of their own.
+
+    Raises:
+        BadInput: there is no data set, or a file in one is no tensor.
+    """
+    folders = data_sets(path)
+    if not folders:
+        raise BadInput(f"no test_data_set_N at {path}", fix="a folder that `validate --save-feeds` wrote")
+    for folder in folders:
+        yield _read_tensors(folder, "input", inputs), _read_tensors(folder, "output", outputs)
+
+
+def _read_tensors(folder: Path, kind: str, names: Sequence[str]) -> dict[str, Any]:
+    from google.protobuf.message import DecodeError
+    from onnx import TensorProto, numpy_helper
+
+    found: dict[str, Any] = {}
+    for i in itertools.count():
+        path = folder / f"{kind}_{i}.pb"
+        if not path.is_file():
+            break
+        try:
+            tensor = TensorProto.FromString(path.read_bytes())
+            if not tensor.data_type or tensor.data_location == TensorProto.EXTERNAL:
+                raise ValueError("it holds no tensor with its data")
+            value = numpy_helper.to_array(tensor)
+        except (OSError, ValueError, TypeError, DecodeError) as error:
+            raise BadInput(f"not a serialized tensor: {error}", at=str(path)) from error
+        name = tensor.name if tensor.name in names or i >= len(names) else names[i]
+        found[name] = value.astype(object) if value.dtype.kind in "OSU" else value
+    return found
+
+
+def write_data_set(folder: Path, feed: Feed, outputs: Mapping[str, Any]) -> None:
+    """Write inputs and expected outputs as one of ONNX's `test_data_set_N` folders, tensors named.
+
+    Raises:
+        BadInput: a value is not a tensor.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, values in (("input", feed), ("output", outputs)):
+        for i, (name, value) in enumerate(values.items()):
+            if isinstance(value, (list, dict)) or value is None:
+                raise BadInput(f"{kind} {name!r} is not a tensor, and cannot be saved", at=str(folder))
+            tensor = numpy_helper.from_array(np.asarray(value), name)
+            (folder / f"{kind}_{i}.pb").write_bytes(tensor.SerializeToString())
 
 
 def _read_npz(path: Path) -> Feed:

@@ -50,6 +50,7 @@ _INDEXES = {  # op → operand that holds indices, operand that is the table
     ("com.microsoft", "GatherBlockQuantized"): ((1, 0),),
     ("com.microsoft", "EmbedLayerNormalization"): ((0, 2), (1, 4), (7, 3)),
 }
+_WRAPS = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")  # −1 is the last row
 _SHAPES = {  # op → operands that decide a shape or a number of steps
     **dict.fromkeys(("Reshape", "Expand", "Tile", "TopK", "Split", "Unsqueeze", "Squeeze", "Trilu", "OneHot"), (1,)),
     **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "CumSum", "SequenceAt"), (1,)),
@@ -74,6 +75,8 @@ class InputSpec:
         has_default: an initializer stands in for it when it is not fed.
         default: that initializer where it can be overridden (IR 4 on) and is small.
         below: its values index dimensions of these sizes.
+        wraps: they may also be negative, counted from the end.
+        tables: those tables that are constants: name, axis, and what is added to the index.
         constants: the numbers the model compares it with.
         decides_shape: its values reach a shape, an index of unknown bounds, or a number of steps.
     """
@@ -85,6 +88,8 @@ class InputSpec:
     has_default: bool = False
     default: Array | None = field(default=None, compare=False)
     below: Dims = ()
+    wraps: bool = False
+    tables: tuple[tuple[str, int, int], ...] = ()
     constants: tuple[int | float, ...] = ()
     decides_shape: bool = False
 
@@ -102,12 +107,18 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """Inputs and outputs in the model's order; `guards` says that the model asks for NaN or infinity itself."""
+    """Inputs and outputs in the model's order.
+
+    Fields:
+        guards: the model asks for NaN or infinity itself.
+        numbers: its own small floating constants: what it compares, clips and divides by.
+    """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     ir_version: int
     guards: bool
+    numbers: tuple[float, ...] = ()
 
     @property
     def required(self) -> tuple[InputSpec, ...]:
@@ -131,6 +142,39 @@ def read_interface(path: str | os.PathLike[str]) -> Interface:
     except (OSError, ValueError, DecodeError, BadInput) as error:
         raise BadInput(f"not an ONNX model: {error}", at=os.fspath(path)) from error
     return _Reading(model).interface()
+
+
+def changed_rows(original: str | os.PathLike[str], result: str | os.PathLike[str]) -> dict[str, Array]:
+    """Input → the indices at which the constant tables it reads differ between two models: where a row was spoilt.
+
+    Tables are paired in the order in which they are read; what cannot be paired, or read, is left out.
+    """
+    import numpy as np
+
+    from optimizer.core.model import read
+
+    sides = [{spec.name: spec for spec in read_interface(path).inputs if spec.tables} for path in (original, result)]
+    shared = sides[0].keys() & sides[1].keys()
+    if not shared:
+        return {}
+    try:
+        weights = [{v.name: v for g in read(path).graphs() for v in g.initializers} for path in (original, result)]
+    except BadInput:
+        return {}
+    found: dict[str, Array] = {}
+    for name in sorted(shared):
+        rows: list[Array] = []
+        for (mine, axis, shift), (yours, other, _) in zip(sides[0][name].tables, sides[1][name].tables):
+            a, b = (w[n].const if n in w else None for w, n in zip(weights, (mine, yours)))
+            if a is None or b is None or a is b or a.shape != b.shape or axis != other or a.dtype != b.dtype:
+                continue
+            unequal = (a != b) if a.dtype.kind not in "f" else (a != b) & ~((a != a) & (b != b))
+            apart = np.flatnonzero(np.moveaxis(unequal, axis, 0).reshape(a.shape[axis], -1).any(1))
+            rows.append(apart - shift)
+        merged = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
+        if merged.size:
+            found[name] = merged
+    return found
 
 
 class _Reading:
@@ -166,6 +210,8 @@ class _Reading:
                     has_default,
                     default,
                     tuple(dict.fromkeys(uses.below)),
+                    bool(uses.below) and uses.wraps,
+                    tuple(dict.fromkeys(uses.tables)),
                     tuple(sorted(set(uses.constants))),
                     uses.decides_shape,
                 )
@@ -176,7 +222,13 @@ class _Reading:
             for value in graph.output
         )
         guards = any(n.op_type in ("IsNaN", "IsInf") or _compares_with_itself(n) for n in self.nodes)
-        return Interface(tuple(inputs), outputs, self.model.ir_version, guards)
+        return Interface(tuple(inputs), outputs, self.model.ir_version, guards, self._small_floats())
+
+    def _small_floats(self) -> tuple[float, ...]:
+        import numpy as np
+
+        small = (a for a in self.constants.values() if a.size <= 4 and a.dtype.kind == "f")
+        return tuple(sorted({float(x) for a in small for x in a.ravel() if np.isfinite(x)}))
 
     def _walk(self, graph: GraphProto) -> None:
         from onnx import numpy_helper
@@ -245,6 +297,9 @@ class _Reading:
                             uses.decides_shape = True
                         else:
                             uses.below += [n - shift if isinstance(n, int) else n for n in sizes]
+                            uses.wraps &= op in _WRAPS and shift >= 0
+                            if op == "Gather" and node.input[table] in self.dims:
+                                uses.tables.append((node.input[table], self._axis(node), shift))
                 if slot in _SHAPES.get(op, ()):
                     uses.decides_shape = True
                 if op in _COMPARES and shift == 0:
@@ -267,6 +322,9 @@ class _Reading:
         value = self.constants.get(name)
         return value.ravel().tolist() if value is not None and value.size <= 8 and value.dtype.kind in "iuf" else []
 
+    def _axis(self, node: NodeProto) -> int:
+        return next((a.i for a in node.attribute if a.name == "axis"), 0)
+
     def _table(self, node: NodeProto, table: str) -> Dims | None:
         """The sizes that an index operand of `node` must stay below."""
         dims = self.dims.get(table)
@@ -276,7 +334,7 @@ class _Reading:
             depth = (self.dims.get(node.input[1]) or ("",))[-1]
             sizes = dims[:depth] if isinstance(depth, int) else dims
         else:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            axis = self._axis(node)
             sizes = (dims[axis],) if -len(dims) <= axis < len(dims) else ("",)
         return None if "" in sizes else sizes
 
@@ -303,6 +361,8 @@ class _Reading:
 @dataclass(slots=True)
 class _Uses:
     below: list[int | str] = field(default_factory=list["int | str"])
+    wraps: bool = True
+    tables: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
     constants: list[int | float] = field(default_factory=list["int | float"])
     decides_shape: bool = False
 

@@ -129,6 +129,50 @@ class Session:
         return OrtValue.ortvalue_from_numpy_with_onnx_type(typed.view(f"u{typed.itemsize}"), element)
 
 
+class ReferenceSession:
+    """One model, run by onnx.reference: a second opinion that shares no code with onnxruntime, and is slow.
+
+    Fields:
+        path: the model's file.
+        inputs, outputs: the names, in the model's order; overridable initializers are not among the inputs.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Load a model; its local functions run as they are.
+
+        Raises:
+            SessionError: onnx.reference does not load it.
+        """
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        self.path = os.fspath(path)
+        try:
+            model = onnx.load(self.path)
+            self._evaluator = ReferenceEvaluator(model)
+        except Exception as error:
+            raise SessionError(f"onnx.reference does not load the model: {_one_line(error)}", at=self.path) from error
+        defaults = {tensor.name for tensor in model.graph.initializer}
+        self.inputs: tuple[str, ...] = tuple(v.name for v in model.graph.input if v.name not in defaults)
+        self.outputs: tuple[str, ...] = tuple(value.name for value in model.graph.output)
+
+    def run(self, feed: Feed) -> Outputs:
+        """Every output of one run.
+
+        Raises:
+            SessionError: onnx.reference refused the feed or failed in an op.
+        """
+        import numpy as np
+
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                results: Any = self._evaluator.run(None, dict(feed))
+        except Exception as error:
+            raise SessionError(f"onnx.reference failed to run the model: {_one_line(error)}", at=self.path) from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
 def open_session(
     path: str | os.PathLike[str],
     *,

@@ -85,7 +85,9 @@ def test_indices_are_followed_to_their_table(tmp_path: Path, way: str, below: in
     assert min(size_of(dim, {}) for dim in spec.below) == below
     for regime in REGIMES:
         drawn = draw(interface, {"m": 40}, rng(), regime)["i"]
-        assert drawn.min() >= 0 and drawn.max() < below, regime
+        assert drawn.min() >= (-below if regime == "grid" else 0) and drawn.max() < below, regime
+        assert regime != "grid" or drawn.min() < 0, "−1 is the last row"
+    drawn = draw(interface, {"m": 40}, rng())["i"]
     assert drawn.max() == below - 1 and drawn.min() == 0, "the ends of the table are reached"
 
 
