@@ -21,7 +21,7 @@ from optimizer.core.dims import Dims
 from optimizer.core.form import Decline, constant
 from optimizer.core.graph import Attribute, Graph, Model, Node, Value, anchor, attach, copy_node, lift, use
 from optimizer.core.target import PORTABLE, Target
-from optimizer.core.tensor import Tensor, numpy_dtype
+from optimizer.core.tensor import BITS, Tensor, data_bytes, numpy_dtype
 
 
 class Fidelity(StrEnum):
@@ -115,7 +115,7 @@ class Editor:
         self.touched: list[Node] = []  # nodes whose surroundings changed, in the order of the edits
         self._seen: dict[tuple[str, Graph], int] = {}
         self._notes: dict[tuple[str, Graph], dict[Any, Any]] = {}
-        self.bytes = _weight(model.graph)
+        self.bytes = _weight(model.graph) + _in_functions(model)
         self.limit = int(self.bytes * budget) + 512
 
     @contextmanager
@@ -589,7 +589,7 @@ class Editor:
             setattr(model, k, getattr(new, k))
         for g in model.graphs():
             g.model = model
-        self.bytes = _weight(model.graph)
+        self.bytes = _weight(model.graph) + _in_functions(model)
         self._seen.clear()
         self._notes.clear()
         self.touched.clear()
@@ -760,6 +760,19 @@ def _held(n: Node) -> int:
 
 def _weight(g: Graph) -> int:
     return sum(v.tensor.nbytes for v in g.constants() if v.tensor is not None) + sum(map(_held, g))
+
+
+def _in_functions(model: Model) -> int:
+    """What the constants of the model's functions weigh, however often they are called."""
+    total = 0
+    nodes = [n for f in model.proto.functions for n in f.node]
+    for n in nodes:  # grows while it is walked
+        for a in n.attribute:
+            bodies = [a.g, *a.graphs]
+            nodes += [m for g in bodies for m in g.node]
+            tensors = (a.t, *a.tensors, *(t for g in bodies for t in g.initializer))
+            total += sum(data_bytes(t.data_type, t.dims) for t in tensors if t.data_type in BITS)
+    return total
 
 
 @lru_cache(None)

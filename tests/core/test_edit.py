@@ -830,3 +830,13 @@ def test_news() -> None:
 def test_two_models_do_not_meet() -> None:
     m, other = Subject(CHAIN), Subject(CHAIN)
     assert m.asks([m["a"]], [other["a"]], shape="test") == "reads a value of an inner scope"
+
+
+def test_what_lies_in_functions_counts_once() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20, "local": 1]>
+    g (float[n] x) => (float[n] y) { z = local.f(x)  y = local.f(z) }
+    <domain: "local", opset_import: ["": 20]> f (x) => (y) {
+      s = Constant<value = string {"a"}>()  k = Constant<value = float[250] {ONES}>()  m = ReduceMax(k)  y = Add(x, m)
+    }""".replace("ONES", ",".join(["1"] * 250))
+    editor = Editor(lift(onnx.parser.parse_model(text)))
+    assert editor.bytes == 1000 and editor.limit == 1010 + 512
