@@ -25,8 +25,11 @@ Perm = list[int]
 @procedure(fidelity=Fidelity.EXACT)
 def transpose_through(editor: Editor, graph: Graph) -> None:
     """Transpose(f(Transpose(x), y)) → f(x, Transpose(y)) for an elementwise f, where Transposes get fewer"""
+    before = editor.notes("transposes.transpose_through", graph)  # at first, every way begins at a Transpose
+    starts = _MOVES | {"Transpose"} if before else {"Transpose"}
+    before["walked"] = True
     for n in editor.news("transposes.transpose_through", graph):
-        if n.op != "Transpose" or n.domain:
+        if n.op not in starts or n.domain or len(n.outputs) != 1:
             continue
         for t in _behind(n):
             y = t.inputs[0]
@@ -51,13 +54,13 @@ def permutation(t: Node) -> Perm | None:
 
 
 def _behind(n: Node) -> list[Node]:
-    """The Transpose itself, and those at the end of operations that move it on."""
-    out, todo, steps = [n], [(n.output, 0)], 0
+    """The Transpose itself, and those that follow behind operations that Transposes move through."""
+    out, todo, steps = [n] if n.op == "Transpose" else [], [(n.output, 0)], 0
     while todo and steps < 64:
         v, depth = todo.pop()
         steps += 1
         for u in v.uses:
-            if u.op == "Transpose" and not u.domain and depth:
+            if u.op == "Transpose" and not u.domain:
                 out.append(u)
             elif depth < DEPTH and len(u.outputs) == 1 and u.op in _MOVES and not u.domain:
                 todo.append((u.output, depth + 1))
