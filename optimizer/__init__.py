@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optimizer.measure.accuracy import validate
     from optimizer.measure.diff import diff
     from optimizer.measure.inspect import inspect
+    from optimizer.measure.layers import layers
     from optimizer.measure.speed import bench
     from optimizer.runtime.doctor import doctor
     from optimizer.runtime.fetch import fetch
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput", "EnvironmentNotAsAsked", "GraphwrightError", "ToolFailure", "ValidationFailed", "__version__",
-    "bench", "bisect", "diff", "doctor", "explain", "fetch", "inspect", "optimize", "prune", "quantize", "validate",
+    "bench", "bisect", "diff", "doctor", "explain", "fetch", "inspect", "layers", "optimize", "prune", "quantize",
+    "validate",
 ]  # fmt: skip
 
 _HOME = {
@@ -43,6 +45,7 @@ _HOME = {
     "bisect": "optimizer.driver.bisect",
     "diff": "optimizer.measure.diff",
     "inspect": "optimizer.measure.inspect",
+    "layers": "optimizer.measure.layers",
     "explain": "optimizer.driver.explain",
     "doctor": "optimizer.runtime.doctor",
     "fetch": "optimizer.runtime.fetch",
