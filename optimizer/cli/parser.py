@@ -159,7 +159,7 @@ class Parser(argparse.ArgumentParser):
 
     def custom_ops(self) -> None:
         self.add_argument(
-            "--custom-ops", metavar="LIB.so", action="append", type=Path, default=[],
+            "--custom-ops", metavar="LIB.so", action="append", type=library, default=[],
             help="a library of custom operators for the runtime",
         )  # fmt: skip
 
@@ -207,6 +207,12 @@ renaming = _named("OLD=NEW", str)
 def names(text: str) -> list[str]:
     """A,B as a list."""
     return text.split(",")
+
+
+def library(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return Path(text)
 
 
 def number(text: str) -> float:

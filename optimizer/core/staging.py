@@ -110,7 +110,7 @@ def check_targets(model: Model, targets: Iterable[Path], force: bool) -> None:
     """Whether these files, and external data beside them, may be written.
 
     Raises:
-        BadInput: one exists and not `force`, is no regular file, or holds weights that `model` still reads.
+        BadInput: one has no folder, exists and not `force`, is no regular file, or holds weights that `model` reads.
     """
     for target in targets:
         try:
@@ -121,6 +121,9 @@ def check_targets(model: Model, targets: Iterable[Path], force: bool) -> None:
 
 def _check_target(model: Model, target: Path, force: bool) -> None:
     at, rename = safe(str(target)), "give the output another name"
+    if not target.parent.is_dir():
+        code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code))
     if target.exists() and not target.is_file():
         raise BadInput("the output is not a regular file", at=at, fix="name a file")
     for place in (target, data_of(target)):  # data beside the output would be taken for its own

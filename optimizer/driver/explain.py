@@ -61,7 +61,7 @@ def explain(out: str | os.PathLike[str] | None = None, name: str | None = None) 
     if out is None:
         return _catalog() if name is None else _rule(name)
     if name is None:
-        raise BadInput("a result alone explains nothing", at=str(out), fix=f"graphwright explain {out} NODE")
+        raise _alone(str(out))
     return _life(resolve(out).path, name)
 
 
@@ -108,10 +108,9 @@ def _rule(name: str) -> Explanation:
     found = [(phase, step) for phase, steps in phases.items() for step in steps if name in (step.name, phase)]
     if not found:
         if Path(name).is_file():
-            fix = f"graphwright explain {name} NODE tells the life of a node"
-        else:
-            known = [*phases, *(step.name for steps in phases.values() for step in steps)]
-            fix = did_you_mean(name, known) or "`graphwright explain` lists the rules"
+            raise _alone(name)
+        known = [*phases, *(step.name for steps in phases.values() for step in steps)]
+        fix = did_you_mean(name, known) or "`graphwright explain` lists the rules"
         raise BadInput(f"no rule is called {safe(name)!r}", fix=fix)
     texts = [
         f"{step.name}   pass {phase}   {step.fidelity.value}   evidence {step.evidence.value}\n  {step.equation}"
@@ -119,6 +118,11 @@ def _rule(name: str) -> Explanation:
         for phase, step in found
     ]
     return Explanation({"kind": "rule", "rules": [_described(*f) for f in found]}, "\n".join(texts))
+
+
+def _alone(out: str) -> BadInput:
+    what = "of a result, one node or value is explained, and none is named"
+    return BadInput(what, at=out, fix=f"graphwright explain {out} NODE; graphwright diff ORIGINAL {out} lists nodes")
 
 
 def _described(phase: str, step: Step) -> dict[str, Any]:

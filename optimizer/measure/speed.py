@@ -255,6 +255,8 @@ def race(
     sessions = [loaded[i] for i in range(len(models))]
     child.stage(f"running {models[0]}")
     feed, binding = _first_feed(models[0], sessions[0], dims, feeds, seed, read_card(card) if card else None)
+    for model in models[1:]:
+        _check_takes(model, feed)
     runs = [session.prepare(feed) for session in sessions]
     repeats = [_warm(run) for run in runs]
     order = random.Random(seed)
@@ -273,6 +275,28 @@ def race(
         if len(wall[0]) >= _FEWEST and len(wall[0]) % 5 == 0 and _is_clear(clock, seed):
             break
     return {"wall": wall, "cpu": cpu, "binding": binding, "placement": [dict(s.placement) for s in sessions]}
+
+
+def _check_takes(model: str, feed: Feed) -> None:
+    """Two models are timed on one batch.
+
+    Raises:
+        BadInput: the second requires other inputs than the first was fed.
+    """
+    from optimizer.runtime.interface import read_interface
+
+    interface = read_interface(model)
+    lacks = sorted(feed.keys() - {spec.name for spec in interface.inputs})
+    more = sorted({spec.name for spec in interface.required} - feed.keys())
+    differs = [f"lacks {', '.join(map(repr, lacks))}"] * bool(lacks) + [
+        f"asks for {', '.join(map(repr, more))}"
+    ] * bool(more)
+    if differs:
+        raise BadInput(
+            f"the models take different inputs, so no batch fits both: the second {' and '.join(differs)}",
+            at=model,
+            fix="time each alone, or give both the same interface: optimize --rename, --inputs, --outputs",
+        )
 
 
 def _is_clear(clock: list[list[float]], seed: int) -> bool:

@@ -108,8 +108,12 @@ def resolve(model: ModelLike) -> Source:
     """
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix in (".onnx", ".toml"))
+            fix = f"name a file in it, as in {inside[0]}" if inside else "name an .onnx file or a model card"
+            raise BadInput("the model is a folder", at=str(path), fix=fix)
         if not path.is_file():
-            raise BadInput(f"no such model: {path}", fix=_near(path))
+            raise BadInput(f"no such model: {path}", fix=_near(path) or "check the path: an .onnx file or a model card")
         if path.suffix != ".toml":
             return Source(path)
         card = read_card(path)

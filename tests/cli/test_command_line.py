@@ -180,7 +180,7 @@ def test_flags_of_a_verb_are_those_of_the_contract() -> None:
         (["optimize", "m", "-o", "o", "--dim", "batch"], "'batch' is not NAME=N", "--help"),
         (["optimize", "m", "-o", "o", "--dim", "batch=0"], "'batch=0' is not NAME=N", "--help"),
         (["optimize", "m", "-o", "o", "--shape", "x=1,a"], "'x=1,a' is not INPUT=SHAPE", "--help"),
-        (["validate", "a"], "required: RESULT", "--help"),
+        (["diff", "a"], "required: B", "--help"),
         (["inspect", "a", "b"], "unexpected argument 'b'", "--help"),
         (["explain", "a", "b", "c"], "unexpected argument 'c'", "RULE"),
         (["validate", "a", "b", "--seeds", "0"], "not a number of at least 1", "--help"),
@@ -200,6 +200,24 @@ def test_a_model_that_is_not_there(tmp_path: Path, model: Path, graphwright) -> 
     ran = graphwright("inspect", tmp_path / "tinny.onnx")
     assert ran.code == 2
     assert ran.err == f"error: no such model: {tmp_path}/tinny.onnx\n  fix: did you mean {model}?\n"
+
+
+def test_a_folder_is_no_model(tmp_path: Path, model: Path, graphwright) -> None:
+    ran = graphwright("inspect", tmp_path)
+    assert ran.code == 2
+    assert ran.err == f"error: the model is a folder\n  at: {tmp_path}\n  fix: name a file in it, as in {model}\n"
+
+
+def test_a_folder_to_write_to_must_be_there(tmp_path: Path, model: Path, graphwright) -> None:
+    ran = graphwright("optimize", model, "-o", tmp_path / "no" / "out.onnx")
+    assert ran.code == 2 and not (tmp_path / "no").exists()
+    assert ran.err.startswith("error: the output cannot be written here: No such file or directory\n")
+    assert "fix: check that the folder exists" in ran.err
+
+
+def test_a_result_alone_explains_nothing(model: Path, graphwright) -> None:
+    ran = graphwright("explain", model)
+    assert ran.code == 2 and f"graphwright explain {model} NODE" in ran.err
 
 
 def test_a_file_that_is_no_model(tmp_path: Path, graphwright) -> None:

@@ -108,6 +108,12 @@ def test_census_runs_the_model_in_a_child(tmp_path: Path, monkeypatch: pytest.Mo
     assert optimizer.inspect(LIGHT / "light_squeezenet.onnx").census is None
 
 
+def test_a_card_s_model_is_called_as_the_card(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(f'path = "{LIGHT / "light_squeezenet.onnx"}"\nlicence = "Apache-2.0"\n')
+    assert optimizer.inspect(tmp_path / "small.toml").name == "small.onnx"
+    assert optimizer.inspect(LIGHT / "light_squeezenet.onnx").name == "light_squeezenet.onnx"
+
+
 def test_no_model_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         optimizer.inspect(tmp_path / "none.onnx")

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked
 from optimizer.measure import speed
 from optimizer.measure.speed import Bench, bench, judge, race
-from optimizer.runtime.session import SessionError, available
+from optimizer.runtime.session import available
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_bad_input(products: Any, wrong: dict[str, Any], says: str) -> None:
 def test_models_that_take_other_inputs(products: Any, tmp_path: Path) -> None:
     other = onnx.load(products(1, "m"))
     other.graph.input[0].name = other.graph.node[0].input[0] = "renamed"
-    with pytest.raises(SessionError, match="cannot be bound"):
+    with pytest.raises(BadInput, match="the second lacks 'h0' and asks for 'renamed'"):
         bench(products(1, "m"), other, seconds=0.5)
 
 
@@ -186,3 +186,12 @@ def test_provider_that_does_not_run(products: Any) -> None:
         pytest.skip("this runtime is built with CUDA; test_session simulates the fallback")
     with pytest.raises(EnvironmentNotAsAsked):
         bench(products(1, "m"), provider="cuda", seconds=0.5)
+
+
+def test_quantize_and_prune_call_a_card_s_model_by_the_card(products: Any, hasty: None, tmp_path: Path) -> None:
+    from optimizer.runtime.card import read_card
+
+    (tmp_path / "named.toml").write_text('path = "m.onnx"\nlicence = "MIT"\n')
+    m = products(1, "m")
+    found = bench(m, products(1, "n"), card=read_card(tmp_path / "named.toml"), seconds=0.5)
+    assert (found.a, found.b) == ("named", "n")
