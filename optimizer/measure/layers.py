@@ -23,12 +23,13 @@ from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 from optimizer.core import facts
 from optimizer.core.errors import BadInput
 from optimizer.core.graph import Graph, Model, Node, Value, copy_node, lower_graph
-from optimizer.core.model import ModelLike, graph_hash, read
+from optimizer.core.model import ModelLike, graph_hash, read, write
 from optimizer.core.tensor import onnx_dtype
 from optimizer.core.text import safe
 from optimizer.measure.compare import Difference, compare
 from optimizer.measure.diff import read_receipt
-from optimizer.measure.verify import LIMITS, nudged
+from optimizer.measure.noise import nudge, write_nudged
+from optimizer.measure.verify import LIMITS
 from optimizer.measure.window import as_double, doubled, materialize, stored_tensor
 from optimizer.runtime import child
 from optimizer.runtime.card import read_card, resolve
@@ -46,6 +47,7 @@ _FED = 1 << 20  # bytes from which a weight is handed over where it lies, rather
 _SPILLED = 1 << 20  # bytes from which a value waits on disk
 _FLOORS = 8
 _BROKEN = 1e-2  # a difference from double precision above which one of the two is wrong, not rounded
+_WHOLE = 1 << 30  # bytes of weights up to which a model is one file
 _GIVEN = "given:"
 _BATCHES = 2  # of a user's own
 
@@ -519,11 +521,13 @@ class _Looking:
         found = [self._layer(p, truth, result, local) for p in self.pairs]
         suspects = [k for k, x in enumerate(found) if x.diverges and not x.what]
         if suspects:
-            floors = self._floors([self.pairs[k] for k in suspects], arrays, truth, batches)
+            # the result makes in one step what the original made on the way from one of these to the next
+            alike = {found[k].result: [p for p in self.pairs if p.result == found[k].result] for k in suspects}
+            floors = self._floors([p for some in alike.values() for p in some], arrays, truth, batches)
             for k in suspects:
-                x = found[k]
-                if x.local <= _FLOORS * floors[x.original]:
-                    found[k] = replace(x, diverges=False)
+                floor = max(floors[p.original] for p in alike[found[k].result])
+                if found[k].local <= _FLOORS * floor:
+                    found[k] = replace(found[k], diverges=False)
         return found
 
     def _run(
@@ -569,12 +573,21 @@ class _Looking:
     def _floors(
         self, suspects: Sequence[Pair], arrays: Sequence[Pair], truth: Sequence[_Store], batches: Sequence[Feed]
     ) -> dict[str, float]:
-        """How far each value of the original is from itself when what is just before it moves in its last place."""
+        """How far each value of the original is from itself when weights, and what is before it, move in the last place.
+
+        A model of more than 1 GiB keeps its weights.
+        """
+        path = self.folder / "nudged.onnx"
+        model = self.first
+        if sum(t.nbytes for g in model.graphs() for v in g.constants() if (t := v.tensor) is not None) < _WHOLE:
+            write(model, self.folder / "plain.onnx", external=False)
+            write_nudged(str(self.folder / "plain.onnx"), path, np.random.default_rng(0))
+            model = read(path)
         given = {p.original: p.original for p in arrays}
         moved = [_Moved(t, k) for k, t in enumerate(truth)]
         wanted = {p.original for p in suspects}
         inputs = [{name: _moved(x, name, k) for name, x in batch.items()} for k, batch in enumerate(batches)]
-        again = self._run("floor", self.first, wanted, inputs, given, moved)
+        again = self._run("floor", model, wanted, inputs, given, moved)
         return {
             name: max(
                 max(compare(t[name], s[name], 0.0, finite_only=True).error, self._own_error(name, given, t, batch))
@@ -628,4 +641,4 @@ class _Moved:
 
 
 def _moved(x: Any, name: str, seed: int) -> Any:
-    return nudged(x, np.random.default_rng([seed, *name.encode()]))
+    return nudge(x, np.random.default_rng([seed, *name.encode()]))

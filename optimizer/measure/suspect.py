@@ -11,7 +11,8 @@ import numpy as np
 
 from optimizer.core.edit import Evidence
 from optimizer.measure.compare import Difference, compare
-from optimizer.measure.verify import Verdict, judge, nudged, reproduce, shrink
+from optimizer.measure.noise import nudge
+from optimizer.measure.verify import Verdict, judge, reproduce, shrink
 from optimizer.measure.window import Window
 from optimizer.runtime.child import stage
 from optimizer.runtime.feeds import STRESS
@@ -77,7 +78,7 @@ def _floor(session: Session, test: Mapping[str, Any]) -> float:
     worst = 0.0
     for _ in range(_NUDGES):
         try:
-            moved = session.run({k: nudged(x, rng) for k, x in test["feed"].items()})
+            moved = session.run({k: nudge(x, rng) for k, x in test["feed"].items()})
         except SessionError:
             continue
         found = compare(test["expected"], moved[test["output"]], test["limit"], finite_only=True)

@@ -29,6 +29,7 @@ from optimizer.core.model import to_proto, write
 from optimizer.core.tensor import Tensor
 from optimizer.core.text import safe
 from optimizer.measure.compare import Difference, compare
+from optimizer.measure.noise import nudge
 from optimizer.measure.window import (
     AFTER,
     BEFORE,
@@ -310,7 +311,7 @@ class _Judging:
         try:
             still = run(BEFORE, feed)
             for _ in range(_NUDGES):
-                moved = run(BEFORE, {k: nudged(x, rng) for k, x in feed.items()})
+                moved = run(BEFORE, {k: nudge(x, rng) for k, x in feed.items()})
                 worst = max(worst, self._apart(still, moved))
         except _CannotRun:
             pass
@@ -323,13 +324,6 @@ class _Judging:
         except _CannotRun:
             return False
         return self._worst(old, new, 0.0).error == 0.0
-
-
-def nudged(x: Any, rng: np.random.Generator) -> Any:
-    """A float array with each element kept, or moved up or down in its last place; anything else as it is."""
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        return x
-    return (x * (1 + rng.integers(-1, 2, x.shape) * np.finfo(x.dtype).eps)).astype(x.dtype)
 
 
 def in_context(model: Model, window: Window) -> Verdict | None:
