@@ -19,6 +19,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "passes")]
 
 def main() -> int:
     import onnx
+
     from fuzz.campaign import Campaign, run
     from fuzz.generate import graph_of
     from fuzz.judge import judge

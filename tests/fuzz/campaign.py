@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 import onnx
 from goldens import goldens, steps
@@ -18,10 +21,10 @@ from optimizer.core.model import read
 from optimizer.driver import pipeline
 
 from .generate import graph_of
-from .judge import STEPS, Signature, judge, signature
+from .judge import STEPS, Illegal, Original, Signature, judge, signature
 from .shrink import shrink
 
-BATCH = 250
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class Campaign:
         self.wrong += more.wrong
 
     def __str__(self) -> str:
-        lines = [f"{self.asked} graphs, {self.judged} judged, {len(self.wrong)} wrong; the others: {dict(self.rejected)}"]
+        lines = [
+            f"{self.asked} graphs, {self.judged} judged, {len(self.wrong)} wrong; the others: {dict(self.rejected)}"
+        ]
         lines.append(f"{'rule':28} firings  a 10 000  other than its golden")
         for name in steps():
             n = self.firings[name]
@@ -82,10 +87,11 @@ def golden_signatures() -> frozenset[Signature]:
     return frozenset(out)
 
 
-def batch(names: Sequence[str], numbers: Iterable[int]) -> Campaign:
-    """The graphs of these numbers, in this process."""
+def batch(names: Sequence[str], numbers: Iterable[int], tell: Callable[[int], None] = lambda _: None) -> Campaign:
+    """The graphs of these numbers, in this process; each number is told before it is tried."""
     out = Campaign()
     for number in numbers:
+        tell(number)
         out.asked += 1
         made = graph_of(number, names)
         if made is None:
@@ -104,14 +110,74 @@ def batch(names: Sequence[str], numbers: Iterable[int]) -> Campaign:
 
 
 def run(numbers: Sequence[int], names: Sequence[str] = (), *, jobs: int = 1) -> Campaign:
-    """All of them, in so many processes."""
+    """All of them, in so many processes at once, which a graph that kills the runtime does not outlive."""
     out = Campaign()
     parts = [numbers[i : i + BATCH] for i in range(0, len(numbers), BATCH)]
-    if jobs == 1:
-        for part in parts:
-            out.add(batch(names, part))
-        return out
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for part in pool.map(partial(batch, tuple(names)), parts):
+    with ThreadPoolExecutor(jobs) as pool:
+        for part in pool.map(partial(_survive, tuple(names)), parts):
             out.add(part)
     return out
+
+
+def _survive(names: Sequence[str], numbers: Sequence[int]) -> Campaign:
+    """A batch in a child; without the graphs that kill it, of which those count that only our result does."""
+    out, left = Campaign(), list(numbers)
+    while left:
+        done, at = _in_child(batch, names, left)
+        if done is not None:
+            out.add(done)
+            break
+        number = left[at]
+        _, died = _in_child(_original, names, [number])
+        out.asked += 1
+        if died >= 0 or (made := graph_of(number, names)) is None:
+            out.rejected["kills the runtime"] += 1
+        else:
+            out.judged += 1
+            out.wrong.append(Failure(number, made[0], "does not run: kills the runtime", made[1]))
+        left.remove(number)
+    return out
+
+
+def _original(names: Sequence[str], numbers: Iterable[int], tell: Callable[[int], None]) -> Campaign:
+    """Only what the originals answer."""
+    for number in numbers:
+        tell(number)
+        if (made := graph_of(number, names)) is not None:
+            with suppress(Illegal):
+                Original(made[1], number, may_refer=number % 8 == 0)
+    return Campaign()
+
+
+Work = Callable[[Sequence[str], Iterable[int], Callable[[int], None]], Campaign]
+
+
+def _in_child(work: Work, names: Sequence[str], numbers: Sequence[int]) -> tuple[Campaign | None, int]:
+    """What the work returns, and -1; or None, and where among the numbers the child died."""
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(work, names, numbers, there))
+    child.start()
+    there.close()
+    at = -1
+    try:
+        while True:
+            said = here.recv()
+            if isinstance(said, Campaign):
+                child.join()
+                return said, -1
+            if isinstance(said, str):
+                raise RuntimeError(said)
+            at += 1
+    except EOFError:
+        child.join()
+        if at < 0:
+            raise RuntimeError(f"the child of {numbers} never began: exit {child.exitcode}") from None
+        return None, at
+
+
+def _work(work: Work, names: Sequence[str], numbers: Sequence[int], there: Connection) -> None:
+    try:
+        there.send(work(names, numbers, there.send))
+    except Exception:  # a mistake of ours, not of a graph
+        there.send(traceback.format_exc())

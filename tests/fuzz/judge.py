@@ -8,6 +8,7 @@ of the original itself, and if nothing overflows inside of it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -29,7 +30,18 @@ from .mutate import graphs
 ROUNDING = 64.0  # last places of the largest value
 NOISE = 16.0  # times what the last place of inputs and weights makes of the original
 REDUCTIONS = frozenset(  # the order of summation is the runtime's, and another where an operand became a constant
-    ["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "ReduceMean", "ReduceSum", "ReduceL2", "Softmax", "LogSoftmax"]
+    [
+        "Conv",
+        "ConvTranspose",
+        "Einsum",
+        "Gemm",
+        "MatMul",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceL2",
+        "Softmax",
+        "LogSoftmax",
+    ]
 )
 STEPS = recipe.parse(LEVELS[2])
 Signature = tuple[str, tuple[str, ...], int, Any]
@@ -61,21 +73,9 @@ def judge(model: ModelProto, number: int, *, twice: bool = True) -> Outcome:
     """
     out = Outcome()
     try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as e:  # the checker's errors and the inference's share no base
-        out.rejected = f"checker: {str(e).strip()[:80]}"
-        return out
-    try:
-        run = Runner(model, may_refer=number % 8 == 0)
-        given = list(_answered(model, run, number))
-    except CannotRun as e:
-        out.rejected = f"original: {str(e)[:80]}"
-        return out
-    except Exception as e:  # onnx.reference raises whatever numpy raises
-        out.rejected = f"reference: {type(e).__name__}"
-        return out
-    if not given:
-        out.rejected = "original: no feeds"
+        original = Original(model, number, may_refer=number % 8 == 0)
+    except Illegal as e:
+        out.rejected = str(e)
         return out
     try:
         editor = Editor(read(model))
@@ -86,7 +86,7 @@ def judge(model: ModelProto, number: int, *, twice: bool = True) -> Outcome:
         return out
     out.firings.update(e.rule for e in editor.log)
     out.signatures = [signature(e) for e in editor.log]
-    out.wrong = _compare(model, run, given, result, exact=all(e.fidelity is Fidelity.EXACT for e in editor.log))
+    out.wrong = original.compare(result, exact=all(e.fidelity is Fidelity.EXACT for e in editor.log))
     if not out.wrong and twice:
         out.wrong = _second(result)
     return out
@@ -98,15 +98,91 @@ def _second(result: ModelProto) -> str:
     return f"second run: found {[e.rule for e in again.log]}" if lower(again.model) != result else ""
 
 
-def _answered(model: ModelProto, run: Runner, number: int) -> Any:
-    """Feeds that the original answers, with its answers: two bindings, two regimes of values each."""
+class Illegal(Exception):
+    """Nothing can be asked about this model: it is not well-formed, or answers nothing."""
+
+
+class Original:
+    """A legal model, feeds that it answers, and its answers.
+
+    Raises:
+        Illegal: onnx.checker or whoever runs it says no.
+    """
+
+    def __init__(self, model: ModelProto, number: int, *, may_refer: bool = False) -> None:
+        self.model = model
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except Exception as e:  # the checker's errors and the inference's share no base
+            raise Illegal(f"checker: {str(e).strip()[:80]}") from e
+        try:
+            self.run = Runner(model, may_refer=may_refer)
+        except CannotRun as e:
+            raise Illegal(f"original: {str(e)[:80]}") from e
+        except Exception as e:  # onnx.reference raises whatever numpy raises
+            raise Illegal(f"reference: {type(e).__name__}") from e
+        self.given: list[tuple[Feeds, list[Any]]] = []
+        for x in feeds(model, number):
+            try:
+                self.given.append((x, self.run(x)))
+            except CannotRun:
+                continue
+        if not self.given:
+            raise Illegal("original: answers nothing")
+
+    def compare(self, result: ModelProto, *, exact: bool) -> str:
+        """How the result is not as good, or nothing."""
+        try:
+            onnx.checker.check_model(result, full_check=True)
+        except Exception as e:  # as above
+            return f"invalid: {str(e).strip()[:200]}"
+        if interface(result) != interface(self.model):
+            return "interface: changed"
+        if result.ByteSize() > 1.01 * self.model.ByteSize() + 4096:
+            return f"blown up: {self.model.ByteSize()} to {result.ByteSize()} bytes"
+        return self.differs(result, exact=exact)
+
+    def differs(self, result: ModelProto, *, exact: bool) -> str:
+        """How the result answers otherwise, or nothing."""
+        try:
+            after = Runner(result, may_refer=self.run.by_reference)
+        except CannotRun as e:
+            return f"does not load: {e}"
+        sums = any(n.op_type in REDUCTIONS for g in _all(self.model) for n in g)
+        inner: _Inner | None = None
+        for x, want in self.given:
+            try:
+                got = after(x)
+            except CannotRun as e:
+                if not _is_defined(self.model, x):
+                    continue  # the runtime answers where the specification does not
+                return f"does not run: {e}"
+            told = differ_all(want, got, 0.0 if exact and not sums else ROUNDING, finite_only=not exact)
+            if not told:
+                continue
+            if not exact:
+                inner = inner or _Inner(self.model)
+                if inner.overflows(x):
+                    continue
+            if _within_noise(self.model, x, want, got):
+                continue
+            if self.run.by_reference:
+                continue  # onnx.reference alone says so, and it is wrong on some ops
+            if not _is_defined(self.model, x, want):
+                continue
+            return f"wrong: {told}"
+        return ""
+
+
+def feeds(model: ModelProto, number: int) -> Iterator[Feeds]:
+    """Two bindings of the dim names, two regimes of values each, all drawn from the number."""
     random = Random(number)
     names = dict.fromkeys(
         d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim if not d.HasField("dim_value")
     )
     first = {n: (3, 5, 7, 2, 4, 6)[k % 6] for k, n in enumerate(names)}
     bindings = [first, {n: random.choice((0, 1, 2, 4)) for n in names}] if names else [first]
-    flat = not any(True for g in list(graphs(model.graph))[1:]) and not model.functions
+    flat = len(list(graphs(model.graph))) == 1 and not model.functions
     regimes = ["signed", random.choice(("zeros", "positive", "large", "special") if flat else ("zeros", "positive"))]
     defaults = {t.name: t for t in model.graph.initializer}
     for sizes in bindings:
@@ -121,49 +197,7 @@ def _answered(model: ModelProto, run: Runner, number: int) -> Any:
                 elif k and model.ir_version >= 4:  # the default is overridden by something near it
                     was = numpy_helper.to_array(defaults[i.name])
                     x[i.name] = was * was.dtype.type(2) if was.dtype.kind == "f" else was
-            try:
-                yield x, run(x)
-            except CannotRun:
-                continue
-
-
-def _compare(model: ModelProto, run: Runner, given: list[tuple[Feeds, list[Any]]], result: ModelProto, *, exact: bool) -> str:
-    try:
-        onnx.checker.check_model(result, full_check=True)
-    except Exception as e:
-        return f"invalid: {str(e).strip()[:200]}"
-    if interface(result) != interface(model):
-        return "interface: changed"
-    if result.ByteSize() > 1.01 * model.ByteSize() + 4096:
-        return f"blown up: {model.ByteSize()} to {result.ByteSize()} bytes"
-    try:
-        after = Runner(result, may_refer=run.by_reference)
-    except CannotRun as e:
-        return f"does not load: {e}"
-    inner = None
-    for x, want in given:
-        try:
-            got = after(x)
-        except CannotRun as e:
-            if not _is_defined(model, x):
-                continue  # the runtime answers where the specification does not
-            return f"does not run: {e}"
-        sums = any(n.op_type in REDUCTIONS for g in _all(model) for n in g)
-        told = differ_all(want, got, 0.0 if exact and not sums else ROUNDING, finite_only=not exact)
-        if not told:
-            continue
-        if not exact:
-            inner = inner or _Inner(model)
-            if inner.overflows(x):
-                continue
-        if _within_noise(model, run, x, want, got):
-            continue
-        if run.by_reference:
-            continue  # onnx.reference alone says so, and it is wrong on some ops
-        if not _is_defined(model, x, want):
-            continue
-        return f"wrong: {told}"
-    return ""
+            yield x
 
 
 def _all(model: ModelProto) -> Any:
@@ -196,7 +230,7 @@ class _Inner:
         return any(isinstance(v, np.ndarray) and v.dtype.kind == "f" and not np.isfinite(v).all() for v in values)
 
 
-def _within_noise(model: ModelProto, run: Runner, x: Feeds, want: list[Any], got: list[Any]) -> bool:
+def _within_noise(model: ModelProto, x: Feeds, want: list[Any], got: list[Any]) -> bool:
     """Whether the difference is what a last place of inputs and weights makes."""
     draws = np.random.default_rng(0)
     noise = [np.zeros(np.shape(w)) for w in want]
@@ -244,5 +278,3 @@ def _is_defined(model: ModelProto, x: Feeds, want: list[Any] | None = None) -> b
     except Exception:  # it raises whatever numpy raises
         return False
     return want is None or not differ_all(want, other, 4096.0, finite_only=True)
-
-

@@ -88,7 +88,10 @@ def _constants(model: ModelProto, kinds: str, *, single: bool | None = None) -> 
     """Initializers, and values of Constant nodes, of these numpy kinds."""
     found: list[tuple[TensorProto, np.ndarray]] = []
     for g in graphs(model.graph):
-        tensors = [*g.initializer, *(a.t for n in g.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t"))]
+        tensors = [
+            *g.initializer,
+            *(a.t for n in g.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")),
+        ]
         for t in tensors:
             if t.data_type == TensorProto.STRING:
                 continue
@@ -113,7 +116,7 @@ def _number(model: ModelProto, name: str) -> float | None:
 
 def _add_constant(model: ModelProto, like: str, number: float) -> str:
     """Another constant of the type and shape of the one called `like`."""
-    t, x = next((t, x) for t, x in _constants(model, "f", single=True) if t.name == like)
+    x = next(x for t, x in _constants(model, "f", single=True) if t.name == like)
     name = fresh(model, "k")
     with np.errstate(all="ignore"):
         model.graph.initializer.append(numpy_helper.from_array(np.full(x.shape, number, x.dtype), name))
@@ -171,7 +174,9 @@ def _weights(random: Random, shape: tuple[int, ...], dtype: Any, *, positive: bo
 def resize(model: ModelProto, random: Random) -> bool:
     """one size → another, in inputs, constants, and where integers are that size"""
     shapes = [d for i in model.graph.input for d in i.type.tensor_type.shape.dim]
-    sizes = {d.dim_value for d in shapes if d.dim_value > 1} | {d for t, _ in _constants(model, "f") for d in t.dims if d > 1}
+    sizes = {d.dim_value for d in shapes if d.dim_value > 1} | {
+        d for t, _ in _constants(model, "f") for d in t.dims if d > 1
+    }
     if not sizes:
         return False
     old = random.choice(sorted(sizes))
@@ -466,7 +471,12 @@ def drop_operand(model: ModelProto, random: Random) -> bool:
 def share(model: ModelProto, random: Random) -> bool:
     """two constants of one type are one"""
     found = _constants(model, "fi")
-    pairs = [(s.name, t.name) for s, x in found for t, y in found if s.name < t.name and x.shape == y.shape and x.dtype == y.dtype]
+    pairs = [
+        (s.name, t.name)
+        for s, x in found
+        for t, y in found
+        if s.name < t.name and x.shape == y.shape and x.dtype == y.dtype
+    ]
     if not pairs:
         return False
     a, b = random.choice(pairs)

@@ -207,7 +207,9 @@ class _Sampler:
             operands.pop()
         if not defs.has(op):
             raise Unknown(op)
-        attributes = {a: x for a, want_ in p.attributes.items() if (x := self._attribute(op, a, want_, operands)) is not None}
+        attributes = {
+            a: x for a, want_ in p.attributes.items() if (x := self._attribute(op, a, want_, operands)) is not None
+        }
         if p.name is not None and op in _FREE and self.random.random() < 0.7:
             attributes = {**self._free(op, operands), **attributes}
         if op == "Cast":

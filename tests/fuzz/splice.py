@@ -179,7 +179,9 @@ def _inner(g: GraphProto) -> tuple[list[NodeProto], list[TensorProto], list[Valu
     return nodes, inside, outputs, [t for t in g.initializer if t.name in may]
 
 
-def _around(model: ModelProto, nodes: list[NodeProto], constants: list[TensorProto], more: list[ValueInfoProto]) -> ModelProto:
+def _around(
+    model: ModelProto, nodes: list[NodeProto], constants: list[TensorProto], more: list[ValueInfoProto]
+) -> ModelProto:
     g = model.graph
     graph = helper.make_graph(nodes, "fuzz", [*g.input, *more], list(g.output), constants)
     out = helper.make_model(graph, ir_version=model.ir_version, opset_imports=list(model.opset_import))
@@ -214,8 +216,13 @@ def _in_loop(model: ModelProto, random: Random) -> ModelProto:
     """One trip or more, each handing out what the graph computes; the outputs get an axis for the trips."""
     nodes, inside, outputs, defaults = _inner(model.graph)
     nodes = [*nodes, helper.make_node("Identity", ["going"], ["on"])]
-    taken = [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("going", TensorProto.BOOL, [])]
-    body = helper.make_graph(nodes, "body", taken, [helper.make_tensor_value_info("on", TensorProto.BOOL, []), *outputs], inside)
+    taken = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+    ]
+    body = helper.make_graph(
+        nodes, "body", taken, [helper.make_tensor_value_info("on", TensorProto.BOOL, []), *outputs], inside
+    )
     constants = [
         *defaults,
         numpy_helper.from_array(np.asarray(random.choice((0, 1, 2, 3)), np.int64), "trips"),
@@ -248,7 +255,9 @@ def _in_function(model: ModelProto, random: Random) -> ModelProto:
     f = helper.make_function("local", "f", [i.name for i in g.input], names, nodes, list(model.opset_import))
     calls = [helper.make_node("f", [i.name for i in g.input], [o.name for o in g.output], domain="local")]
     if random.random() < 0.3:
-        calls.append(helper.make_node("f", [i.name for i in g.input], [f"spare{k}" for k in range(len(names))], domain="local"))
+        calls.append(
+            helper.make_node("f", [i.name for i in g.input], [f"spare{k}" for k in range(len(names))], domain="local")
+        )
     out = _around(model, calls, [t for t in g.initializer if t.name in may], [])
     out.opset_import.append(helper.make_opsetid("local", 1))
     out.functions.append(f)
