@@ -7,7 +7,7 @@ so no rule needs rollback; every committed edit keeps its inverse steps, so `und
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import lru_cache
@@ -115,6 +115,7 @@ class Editor:
         self.touched: list[Node] = []  # nodes whose surroundings changed, in the order of the edits
         self._seen: dict[tuple[str, Graph], int] = {}
         self._notes: dict[tuple[str, Graph], dict[Any, Any]] = {}
+        self._by_op: dict[Graph, tuple[int, dict[str, list[Node]]]] = {}
         self.bytes = _weight(model.graph) + _in_functions(model)
         self.limit = int(self.bytes * budget) + 512
 
@@ -130,16 +131,32 @@ class Editor:
         finally:
             self.rule, self.fidelity, self.evidence = was
 
-    def news(self, reader: str, graph: Graph) -> Iterator[Node]:
-        """Nodes that `reader` has not seen in their present surroundings: all at first, then what edits touched."""
+    def news(self, reader: str, graph: Graph, ops: Collection[str] | None = None) -> Iterator[Node]:
+        """Nodes that `reader` has not seen in their present surroundings: all at first, then what edits touched.
+
+        Args:
+            ops: only nodes of these operators of ai.onnx; the graph is walked once for all who ask so.
+        """
         since = self._seen.get((reader, graph))
         self._seen[reader, graph] = len(self.touched)
-        if since is None:
+        if since is None and ops is None:
             yield from graph
             return
-        for n in dict.fromkeys(self.touched[since:]):
-            if n.graph is graph:
+        found: list[Node] = []
+        if since is None:
+            since, by_op = self._by_op.get(graph) or self._index(graph)
+            found = sorted((n for op in ops or () for n in by_op.get(op, ())), key=_pos)
+        for n in dict.fromkeys(found + self.touched[since:]):
+            if n.graph is graph and (ops is None or (n.op in ops and not n.domain)):
                 yield n
+
+    def _index(self, graph: Graph) -> tuple[int, dict[str, list[Node]]]:
+        """How much of `touched` there was when the graph was walked, and its nodes by operator."""
+        by_op: dict[str, list[Node]] = {}
+        for n in graph:
+            by_op.setdefault(n.op, []).append(n)
+        self._by_op[graph] = len(self.touched), by_op
+        return self._by_op[graph]
 
     def notes(self, reader: str, graph: Graph) -> dict[Any, Any]:
         """What `reader` remembers of `graph` between its walks."""
@@ -592,6 +609,7 @@ class Editor:
         self.bytes = _weight(model.graph) + _in_functions(model)
         self._seen.clear()
         self._notes.clear()
+        self._by_op.clear()
         self.touched.clear()
         self._log(model.graph, gone=gone, note=note, journal=journal)
         return True
