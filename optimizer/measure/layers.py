@@ -573,7 +573,7 @@ class _Looking:
     def _floors(
         self, suspects: Sequence[Pair], arrays: Sequence[Pair], truth: Sequence[_Store], batches: Sequence[Feed]
     ) -> dict[str, float]:
-        """How far each value of the original is from itself when weights, and what is before it, move in the last place.
+        """How far each value of the original is from itself when weights, and what is before it, move a last place.
 
         A model of more than 1 GiB keeps its weights.
         """

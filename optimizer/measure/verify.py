@@ -45,6 +45,7 @@ from optimizer.measure.window import (
     doubled,
     draw,
     larger,
+    readers,
 )
 from optimizer.runtime.feeds import draw as drawn_feed
 from optimizer.runtime.feeds import find_bindings
@@ -524,7 +525,7 @@ class Verifier:
                 return window, verdict
             if verdict.why:
                 guilty = guilty or (window, verdict)
-                borne_out = borne_out or len(window.sides) > WITNESS
+                borne_out = borne_out or len(window.sides) > WITNESS or (deeper > 0 and not readers(p, 1))
             else:
                 doubt = verdict
             if guilty is None and deeper:

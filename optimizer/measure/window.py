@@ -134,7 +134,7 @@ def cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int = 0) -> Windo
         CannotCut: it is too large, or stands on something that cannot be drawn.
     """
     try:
-        return _cut(model, p, fidelity, deeper, _readers(p, AHEAD * deeper))
+        return _cut(model, p, fidelity, deeper, readers(p, AHEAD * deeper))
     except CannotCut:
         if not deeper:
             raise
@@ -248,7 +248,7 @@ class _Region:
         return seen
 
 
-def _readers(p: Proposal, far: int) -> list[Node]:
+def readers(p: Proposal, far: int) -> list[Node]:
     """What reads the old values, and what reads that, in the graph they are in."""
     found: dict[Node, None] = {}
     edge = [a for a, _ in p.equal]
