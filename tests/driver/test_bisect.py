@@ -39,7 +39,7 @@ MISTAKES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "another operation": (op.Add(x, y, name="n"), "Add_l", lambda op, a, b: op.Sub(a, b)),
     "a bound": (op.Cast(x, name="n"), "Cast_e", lambda op, x: op.Clip(x, -1.0, 1.0)),
     "a direction": (op.Transpose(x, name="n"), "Transpose_c", lambda op, x: op.Neg(op.Transpose(x, perm=[0, 2, 1]))),
-    "a weight": (op.MatMul(x, y, name="n"), "MatMul_d", lambda op, x, w: op.MatMul(op.Add(x, 0.001), w)),
+    "a weight": (op.MatMul(x, y, name="n"), "MatMul_d", lambda op, x, w: op.MatMul(op.Add(x, 0.1), w)),
 }
 
 
