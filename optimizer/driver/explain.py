@@ -157,7 +157,8 @@ def _life(out: Path, name: str) -> Explanation:
     here = _makers(model)
     opaque = [row for row in log if _is_guest(row) or row["rule"] == _INLINES]
     is_known = name in here or name in _names(log)
-    source = _input(receipt, out) if opaque or not is_known else None
+    is_new = _made_constant(name, here, log)
+    source = _input(receipt, out) if opaque or not is_known or is_new else None
     before = _makers(source) if source is not None else None
     asked = {name}
     if not is_known:  # a value that died inside an edit: its node did, too
@@ -171,6 +172,8 @@ def _life(out: Path, name: str) -> Explanation:
     rows = [*past, *(r for r in future if r not in past)]
     now = [n for n in left if n in here]
     state = "unchanged" if now == [name] and not rows else f"now: {', '.join(map(safe, now)) or 'gone'}"
+    if is_new and (before is None or name not in before):
+        rows, state = is_new, "made for what reads it" if before is not None else "perhaps made for what reads it"
     made = {n for row in past for _, n in row["new"]}
     roots = {*asked, *(n for row in past for _, n in row["gone"])} - made
     what, whose = _doubt(opaque, roots, before, here, None if rows else name)
@@ -180,6 +183,15 @@ def _life(out: Path, name: str) -> Explanation:
     rows = sorted([*whose, *(r for r in rows if r not in whose)], key=lambda row: row["id"])
     document = {"kind": "life", "name": name, "now": now, "edits": rows}
     return Explanation(document, "\n".join([f"{safe(name)}   {state}", *(f"  {describe_edit(r)}" for r in rows)]))
+
+
+def _made_constant(name: str, here: _Makers, log: Sequence[Row]) -> list[Row]:
+    """Of a constant that no edit lists: those that made its readers, and it with them if the original has none such."""
+    value = here.get(name)
+    if not isinstance(value, Value) or value.tensor is None or name in _names(log):
+        return []
+    readers = {name_of(node) for node in value.uses}
+    return [row for row in log if any(n in readers for _, n in row["new"])]
 
 
 def _is_guest(row: Row) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from optimizer.measure.speed import Bench
 
 
+_JUDGED = ("task", "agreement", "note")  # lines of the judge that are lines of ours
+
+
 class Result:
     """A rewritten model with the account of how it came about.
 
@@ -143,7 +146,7 @@ class Result:
         for line in rest:
             key, _, text = line.partition("  ")
             if key != "warning":  # the receipt has them all
-                lines.append(f"{key:<10} {text.strip()}" if key in ("task", "note") else f"           {line}")
+                lines.append(f"{key:<10} {text.strip()}" if key in _JUDGED else f"           {line}")
         return lines
 
 

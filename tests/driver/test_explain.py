@@ -231,3 +231,22 @@ def test_a_constant_that_becomes_another_and_an_output_that_keeps_its_name(tmp_p
     row = {**json.loads(Path(f"{out}.receipt.json").read_text())["log"][0], "gone": [], "equal": [["w", "w"]]}
     assert "   a constant → a constant     equal: w" in describe_edit(row)
     assert "Identity → a value that is there     equal: y (was " in str(optimizer.explain(out, "y"))
+
+
+def test_a_constant_that_a_rule_made_is_not_called_unchanged(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float[2] b = {5, 6}, float c = {3}>
+    { m = MatMul(x, w)  s = Mul(m, c)  y = Add(s, b) }
+    """
+    onnx.save(onnx.parser.parse_model(text), source)
+    driver.run(source, out, validate=False)
+    before = {"w", "b", "c"}
+    made = [t.name for t in onnx.load(out).graph.initializer if t.name not in before]
+    assert made
+    for name in made:
+        first, *edits = str(optimizer.explain(out, name)).splitlines()
+        assert first == f"{name}   made for what reads it" and edits
+    source.unlink()
+    assert "perhaps made for" in str(optimizer.explain(out, made[0]))
