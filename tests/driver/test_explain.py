@@ -237,12 +237,13 @@ def test_a_constant_that_a_rule_made_is_not_called_unchanged(tmp_path: Path) -> 
     source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
     text = """
     <ir_version: 8, opset_import: ["" : 17]>
-    g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float[2] b = {5, 6}, float c = {3}>
-    { m = MatMul(x, w)  s = Mul(m, c)  y = Add(s, b) }
+    g (float[N, 1, 4, 4] x) => (float[N, 1, 4, 4] y)
+    <float[1, 1, 1, 1] w = {2}, float[1] b = {5}, float[1] v = {7}>
+    { m = Conv(x, w)  y = BatchNormalization(m, b, b, b, v) }
     """
     onnx.save(onnx.parser.parse_model(text), source)
     driver.run(source, out, validate=False)
-    before = {"w", "b", "c"}
+    before = {"w", "b", "v"}
     made = [t.name for t in onnx.load(out).graph.initializer if t.name not in before]
     assert made
     for name in made:
