@@ -34,6 +34,9 @@ def arguments(p: Parser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     import optimizer
 
+    if args.result is None and args.golden is None:
+        fix = "name it, or give --golden DIR; graphwright validate --help"
+        raise BadInput("the following arguments are required: RESULT", fix=fix)
     validation = optimizer.validate(
         args.original,
         args.result,

@@ -121,7 +121,8 @@ def test_flags_of_a_verb_are_those_of_the_contract() -> None:
         | {"--graphsurgeon", "--custom-ops", "--bench", "--hash", "--seed", "--verify", "--refused"},
         "prune": rewriting | {"--threshold", "--sparsity", "--scope", "--ignore", "--seed"},
         "quantize": rewriting | {"--samples", "--ignore", "--bench", "--seed"},
-        "validate": {"--feeds", "--dim", "--seeds", "--tolerance", "--lossy", "--custom-ops", "--expect", "--seed"},
+        "validate": {"--feeds", "--dim", "--seeds", "--tolerance", "--lossy", "--custom-ops", "--expect", "--seed"}
+        | {"--histogram", "--provider", "--executor", "--save-feeds", "--golden", "--layers"},
         "bisect": {
             "-o",
             "--force",
