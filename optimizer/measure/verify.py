@@ -38,11 +38,12 @@ from optimizer.measure.window import (
     STRESS,
     WITNESS,
     CannotCut,
+    Draft,
     Window,
     as_double,
     bindings,
-    cut,
     doubled,
+    draft,
     draw,
     larger,
     readers,
@@ -516,14 +517,15 @@ class Verifier:
         doubt, borne_out = Verdict(Evidence.NONE), False
         for deeper in range(_STEPS + 1):
             try:
-                window = cut(editor.model, p, editor.fidelity, deeper)
+                drafted = draft(editor.model, p, editor.fidelity, deeper)
             except CannotCut as e:
                 doubt = Verdict(Evidence.NONE, doubt=doubt.doubt or str(e))
                 continue
-            verdict = self._verdict(window)
+            verdict = self._verdict(drafted)
             if verdict.evidence is not Evidence.NONE:
-                return window, verdict
+                return None, verdict
             if verdict.why:
+                window = drafted.window()
                 guilty = guilty or (window, verdict)
                 borne_out = borne_out or len(window.sides) > WITNESS or (deeper > 0 and not readers(p, 1))
             else:
@@ -536,11 +538,11 @@ class Verifier:
                 return guilty[0], verdict
         return guilty or (None, doubt)
 
-    def _verdict(self, window: Window) -> Verdict:
-        if window.key not in self._known:
+    def _verdict(self, drafted: Draft) -> Verdict:
+        if drafted.key not in self._known:
             self.ran += 1
-            self._known[window.key] = judge(window)
-        return self._known[window.key]
+            self._known[drafted.key] = judge(drafted.window())
+        return self._known[drafted.key]
 
     def _refuse(self, p: Proposal, window: Window, verdict: Verdict) -> str:
         at = next((n.name or n.op for n in p.gone), p.equal[0][0].name)

@@ -133,19 +133,24 @@ def cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int = 0) -> Windo
     Raises:
         CannotCut: it is too large, or stands on something that cannot be drawn.
     """
+    return draft(model, p, fidelity, deeper).window()
+
+
+def draft(model: Model, p: Proposal, fidelity: Fidelity, deeper: int = 0) -> Draft:
+    """As `cut`, but for the models themselves: the key tells whether they are needed."""
     try:
-        return _cut(model, p, fidelity, deeper, readers(p, AHEAD * deeper))
+        return Draft(model, p, fidelity, _region(p, deeper, readers(p, AHEAD * deeper)))
     except CannotCut:
         if not deeper:
             raise
-        return _cut(model, p, fidelity, deeper, ())
+        return Draft(model, p, fidelity, _region(p, deeper, ()))
 
 
-def _cut(model: Model, p: Proposal, fidelity: Fidelity, deeper: int, witnesses: Sequence[Node]) -> Window:
+def _region(p: Proposal, deeper: int, witnesses: Sequence[Node]) -> _Region:
     region = _Region(p, witnesses)
     for _ in range(deeper + 1):
         region.grow()
-    return _Cutting(model, p, fidelity, region).window()
+    return region
 
 
 # ── which nodes ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -269,29 +274,36 @@ def _is_drawn(v: Value) -> bool:
 # ── as models ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Cutting:
-    """The nodes of a region and those staged, copied under names that do not depend on where they lay."""
+class Draft:
+    """The nodes of a region and those staged, copied under names that do not depend on where they lay.
+
+    `key` is that of the window.
+    """
 
     def __init__(self, model: Model, p: Proposal, fidelity: Fidelity, region: _Region) -> None:
         self.model, self.proposal, self.fidelity, self.region = model, p, fidelity, region
         self.mapping: dict[Value, Value] = {}
         self.names: dict[str, str] = {}
         self.symbols: dict[str, str] = {}
+        self.ports: list[Port] = []
+        self.constants: dict[str, Tensor] = {}
+        self.nodes = [*region.nodes, *p.new]
+        self.leaves = dict.fromkeys((*region.free, *(v for v in p.leaves if v.producer is None or v.tensor)))
+        self.body = self._copied()
+        outs = [[a for a, _ in p.equal], [b for _, b in p.equal], *([region.ends] if region.ends else [])]
+        self.outs = [[self.mapping[v] for v in side] for side in outs]
+        self.key = self._key()
 
-    def window(self) -> Window:
+    def _copied(self) -> GraphProto:
         p, graph = self.proposal, Graph(self.model, None, GraphProto())
-        ports: list[Port] = []
-        constants: dict[str, Tensor] = {}
-        leaves = dict.fromkeys((*self.region.free, *(v for v in p.leaves if v.producer is None or v.tensor)))
-        for v in leaves:
+        for v in self.leaves:
             name = self._map(v, Value("", None, graph)).name
             if v.tensor is not None and not v.is_input:
-                constants[name] = v.tensor
+                self.constants[name] = v.tensor
             else:
-                ports.append(self._port(v, name))
-        nodes = [*self.region.nodes, *p.new]
+                self.ports.append(self._port(v, name))
         read = {b for _, b in p.equal} | {v for n in p.new for v in n.reads()}
-        for n in nodes:
+        for n in self.nodes:
             copy = copy_node(n, self.mapping)
             copy.name = ""
             opset = self.model.opsets.get(n.domain, 0)
@@ -304,28 +316,27 @@ class _Cutting:
         lower_graph(graph, body)
         for n in body.node:
             materialize(n)
-        outs = [[self.mapping[x] for x in side] for side in ([a for a, _ in p.equal], [b for _, b in p.equal])]
-        if self.region.ends:
-            outs.append([self.mapping[v] for v in self.region.ends])
-        self.names |= {f"y{k}": a.name for k, (a, _) in enumerate(p.equal)}
-        sides = tuple(self._side(body, side, ports, constants) for side in outs)
-        large = {k: t.numpy() for k, t in constants.items() if t.size > STORED}
+        return body
+
+    def window(self) -> Window:
+        """The window itself."""
+        p = self.proposal
         values = [v for n in self.region.nodes for v in n.outputs]
-        precision = _coarsest([v.dtype for v in (*values, *leaves)])  # of the old side
+        precision = _coarsest([v.dtype for v in (*values, *self.leaves)])  # of the old side
         made = _coarsest([v.dtype for n in p.new for v in n.outputs])
         return Window(
             rule=p.rule,
             fidelity=self.fidelity,
-            sides=sides,
-            ports=tuple(ports),
-            fed=large,
+            sides=tuple(map(self._side, self.outs)),
+            ports=tuple(self.ports),
+            fed={k: t.numpy() for k, t in self.constants.items() if t.size > STORED},
             symbols=tuple(self.symbols.values()),
             precision=precision,
             narrows=_COARSE.index(made) > _COARSE.index(precision),
-            key=self._key(sides, ports, constants),
-            names=self.names,
+            key=self.key,
+            names=self.names | {f"y{k}": a.name for k, (a, _) in enumerate(p.equal)},
             integers=frozenset(self.mapping[v].name for v in values if v.dtype and v.dtype not in _DRAWN),
-            is_random=any(n.op in facts.RANDOM or _trains(n) for n in nodes),
+            is_random=any(n.op in facts.RANDOM or _trains(n) for n in self.nodes),
         )
 
     def _map(self, v: Value, copy: Value) -> Value:
@@ -343,9 +354,7 @@ class _Cutting:
             raise CannotCut(f"the value {v.name!r} has no known shape, so it cannot be drawn")
         return Port(name, v.dtype, tuple(_renamed(d, self.symbols) for d in v.dims))
 
-    def _side(
-        self, body: GraphProto, outs: Sequence[Value], ports: Sequence[Port], constants: Mapping[str, Tensor]
-    ) -> ModelProto:
+    def _side(self, outs: Sequence[Value]) -> ModelProto:
         """The nodes that these outputs need, under the header of the model."""
         m = ModelProto()
         m.CopyFrom(self.model.proto)
@@ -357,15 +366,15 @@ class _Cutting:
         g.name = "window"
         wanted = {v.name for v in outs}
         kept: list[NodeProto] = []
-        for n in reversed(body.node):
+        for n in reversed(self.body.node):
             if any(o in wanted for o in n.output):
                 kept.append(n)
                 wanted.update(_mentions(n))
         g.node.extend(reversed(kept))
         for k, v in enumerate(outs):
             g.node.add(op_type="Identity", input=[v.name], output=[f"y{k}"])
-        g.input.extend(_info(p.name, p.dtype, p.dims) for p in ports)
-        for k, t in constants.items():
+        g.input.extend(_info(p.name, p.dtype, p.dims) for p in self.ports)
+        for k, t in self.constants.items():
             if t.size > STORED:
                 g.input.append(_info(k, t.dtype, t.shape))
             elif k in wanted:
@@ -373,13 +382,13 @@ class _Cutting:
         g.output.extend(ValueInfoProto(name=f"y{k}", type=_type_of(v)) for k, v in enumerate(outs))
         return m
 
-    def _key(self, sides: Sequence[ModelProto], ports: Sequence[Port], constants: Mapping[str, Tensor]) -> bytes:
+    def _key(self) -> bytes:
         key = hashlib.blake2b(digest_size=16)
-        key.update(f"{self.proposal.rule} {self.fidelity} {sorted(self.model.opsets.items())} {ports}".encode())
-        for m in sides:
-            for n in m.graph.node:
-                key.update(n.SerializeToString(deterministic=True))
-        for k, t in constants.items():
+        key.update(f"{self.proposal.rule} {self.fidelity} {sorted(self.model.opsets.items())} {self.ports}".encode())
+        key.update(repr([[v.name for v in side] for side in self.outs]).encode())
+        for n in self.body.node:
+            key.update(n.SerializeToString(deterministic=True))
+        for k, t in self.constants.items():
             key.update(f"{k} {t.dtype} {t.shape}".encode())
             key.update(t.numpy().tobytes() if t.size <= BY_VALUE and t.dtype != TensorProto.STRING else _gist(t))
         return key.digest()
