@@ -451,3 +451,32 @@ def test_optimize_verifies_each_edit_and_says_so(tmp_path: Path) -> None:
     receipt = json.loads((tmp_path / "out.onnx.receipt.json").read_text())
     assert receipt["verified"]["refused"] == []
     assert {e["evidence"] for e in receipt["log"] if e["equal"]} == {"window"}
+
+
+def test_a_wrong_guest_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+    """What a guest made is judged whole; the passes then work on what there was before it."""
+    (tmp_path / "guest.py").write_text(
+        "def fn(graph):\n    for node in graph.nodes:\n        if node.op == 'Sqrt':\n            node.op = 'Abs'\n"
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(model("g (float[n] x) => (float[n] y) { a = Identity(x)  b = Abs(a)  y = Sqrt(b) }"), path)
+    out = tmp_path / "out.onnx"
+    command = [sys.executable, "-m", "optimizer", "optimize", str(path), "-o", str(out), "--graphsurgeon"]
+    command += [f"{tmp_path / 'guest.py'}:fn", "--verify", "each", "--no-validate", "--refused", str(tmp_path / "kept")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [n.op_type for n in onnx.load(out).graph.node] == ["Abs", "Sqrt"]
+    assert "1 refused" in done.stdout
+    assert "warning    rule graphsurgeon:fn was refused at the whole model: " in done.stdout
+    assert {f.name for f in (tmp_path / "kept" / "1-graphsurgeon-fn").iterdir()} == {
+        "README",
+        "before.onnx",
+        "after.onnx",
+    }
+
+
+def test_there_is_no_other_way_to_verify() -> None:
+    import optimizer
+
+    with pytest.raises(optimizer.BadInput, match="verified 'some'"):
+        optimizer.optimize(model(BODY), verify="some", validate=False)
