@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from answers import CannotRun, Feeds, Runner, differ_all, draw, interface
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from optimizer.core.edit import Edit, Editor, Fidelity
@@ -129,6 +129,8 @@ class Original:
                 continue
         if not self.given:
             raise Illegal("original: answers nothing")
+        if any(not _declared(o, y) for _, answers in self.given for o, y in zip(model.graph.output, answers)):
+            raise Illegal("outputs: declared with another shape")
 
     def compare(self, result: ModelProto, *, exact: bool) -> str:
         """How the result is not as good, or nothing."""
@@ -172,6 +174,16 @@ class Original:
                 continue
             return f"wrong: {told}"
         return ""
+
+
+def _declared(o: ValueInfoProto, y: Any) -> bool:
+    """Whether an answer is of the shape that its output declares, which no checker asks of what lies behind a body."""
+    t = o.type.tensor_type
+    if not isinstance(y, np.ndarray) or not t.HasField("shape"):
+        return True
+    return len(t.shape.dim) == y.ndim and all(
+        not d.HasField("dim_value") or d.dim_value == n for d, n in zip(t.shape.dim, y.shape)
+    )
 
 
 def feeds(model: ModelProto, number: int) -> Iterator[Feeds]:
