@@ -18,7 +18,7 @@ def only_branch(editor: Editor, graph: Graph) -> None:
     behind it takes only one of them.
     """
     waiting: dict[Node, None] = editor.notes("branches.only_branch", graph)
-    waiting |= dict.fromkeys(n for n in editor.news("branches.only_branch", graph) if n.op == "If" and not n.domain)
+    waiting |= dict.fromkeys(editor.news("branches.only_branch", graph, ("If",)))
     for n in list(waiting):
         c = n.inputs[0]
         if n.graph is not graph or c is None or c.is_const:

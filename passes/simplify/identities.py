@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from optimizer.core import facts
-from optimizer.core.edit import Fidelity
-from optimizer.core.graph import Node, Value
+from optimizer.core.edit import Editor, Fidelity
+from optimizer.core.graph import Graph, Node, Value
 from optimizer.core.pattern import Pattern, const, op, optional, values
-from optimizer.core.rule import Rule, decline, rule
+from optimizer.core.rule import Step, decline, procedure, rule
 from passes.simplify.views import view
 
 EXACT = Fidelity.EXACT
@@ -228,19 +228,20 @@ def where_not(op: Any, a: Any, x: Any, b: Any) -> Any:
     return op.Where(a, b, x)
 
 
-zeros = const("zeros")
-
-
-@rule(
-    op.Conv(x, a, zeros, name="node") | op.ConvTranspose(x, a, zeros, name="node") | op.Gemm(x, a, zeros, name="node"),
-    fidelity=EXACT, where=lambda zeros: not zeros.any(), domain="up to the sign of zero",
-)  # fmt: skip
-def zero_bias(op: Any, x: Any, a: Any, node: Node) -> Any:
+@procedure(fidelity=EXACT, domain="up to the sign of zero")
+def zero_bias(editor: Editor, graph: Graph) -> None:
     """Conv, ConvTranspose or Gemm with a bias of zeros → without"""
-    return getattr(op, node.op)(x, a, **{**node.attributes, **({"beta": None} if node.op == "Gemm" else {})})
+    for n in editor.news("identities.zero_bias", graph, ("Conv", "ConvTranspose", "Gemm")):
+        b = n.inputs[2] if len(n.inputs) == 3 else None
+        if b is None or not b.is_const or b.tensor is None or b.tensor.numpy().any():
+            continue
+        if n.op == "Gemm" and graph.opset < 11:  # where it has one
+            continue
+        made = editor.stage_like(n, n.inputs[:2], **({"beta": None} if n.op == "Gemm" else {}))
+        editor.replace(n.outputs, made, must_go=[n], shape="nothing is added")
 
 
-STEPS: tuple[Rule, ...] = (
+STEPS: tuple[Step, ...] = (
     identity, dropout, cast_to_same, cast_twice, transpose_nothing, transpose_twice, reshape_nothing, reshape_back,
     reshape_twice, only_operand, twice_negated, relu_twice, neutral_operand, pad_nothing, reduce_nothing, where_same,
     where_not, zero_bias, split_nothing,

@@ -26,8 +26,8 @@ INT64 = 7
 @procedure(fidelity=Fidelity.EXACT)
 def reshape_target(editor: Editor, graph: Graph) -> None:
     """Reshape(x, computed shape) → Reshape(x, [0 | d | −1, …]), or x where it has that shape already"""
-    for n in editor.news("shapes.reshape_target", graph):
-        if n.op != "Reshape" or n.domain or len(n.inputs) < 2:
+    for n in editor.news("shapes.reshape_target", graph, ("Reshape",)):
+        if len(n.inputs) < 2:
             continue
         x, target = n.inputs
         y = n.output
@@ -40,7 +40,7 @@ def reshape_target(editor: Editor, graph: Graph) -> None:
             continue
         entries = canonical(x.dims, y.dims, transfer.known(target))
         if entries is not None:
-            _respell(editor, y, "Reshape", x, entries)
+            respell(editor, y, "Reshape", x, entries)
 
 
 def canonical(x: Dims, y: Dims, asked: np.ndarray | None = None) -> list[int] | None:
@@ -69,8 +69,8 @@ def canonical(x: Dims, y: Dims, asked: np.ndarray | None = None) -> list[int] | 
 @procedure(fidelity=Fidelity.EXACT)
 def expand_target(editor: Editor, graph: Graph) -> None:
     """Expand(x, computed shape) → Expand(x, [1 | d, …]), or x where nothing is expanded"""
-    for n in editor.news("shapes.expand_target", graph):
-        if n.op != "Expand" or n.domain or len(n.inputs) < 2:
+    for n in editor.news("shapes.expand_target", graph, ("Expand",)):
+        if len(n.inputs) < 2:
             continue
         x, target = n.inputs
         y = n.output
@@ -91,7 +91,7 @@ def expand_target(editor: Editor, graph: Graph) -> None:
             else:
                 break
         else:
-            _respell(editor, y, "Expand", x, entries)
+            respell(editor, y, "Expand", x, entries)
 
 
 def respelled(
@@ -105,7 +105,8 @@ def respelled(
     return editor.replace(n.outputs, made, must_go=gone, shape=shape)
 
 
-def _respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) -> None:
+def respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) -> None:
+    """Let y's readers read a Reshape or Expand of x to constant entries."""
     try:
         new = getattr(editor.op, op)(x, np.asarray(entries, np.int64))
     except Decline as e:
@@ -117,9 +118,9 @@ def _respell(editor: Editor, y: Value, op: str, x: Value, entries: list[int]) ->
 @procedure(fidelity=Fidelity.EXACT)
 def shape_of(editor: Editor, graph: Graph) -> None:
     """dims i … j of x, gathered one by one → Shape(x, start=i, end=j); before opset 15, one Gather of Shape(x)"""
-    for n in editor.news("shapes.shape_of", graph):
+    for n in editor.news("shapes.shape_of", graph, _CARRIES):
         y = n.output if n.outputs else None
-        if y is None or n.op not in _CARRIES or n.domain or y.known is None or y.known.ndim != 1 or y.dtype != INT64:
+        if y is None or y.known is None or y.known.ndim != 1 or y.dtype != INT64:
             continue
         want = tuple(y.known)
         if any(d is None for d in want) or all(isinstance(d, int) for d in want):
@@ -174,9 +175,7 @@ def _run(want: tuple[Dim, ...], dims: Dims) -> int | None:
 @procedure(fidelity=Fidelity.EXACT)
 def no_op_slice(editor: Editor, graph: Graph) -> None:
     """Slice(x, all of it) → x"""
-    for n in editor.news("shapes.no_op_slice", graph):
-        if n.op != "Slice" or n.domain:
-            continue
+    for n in editor.news("shapes.no_op_slice", graph, ("Slice",)):
         ins = form.operands(n)
         x, y = ins[0], n.output
         steps = transfer.ints(ins[4]) if len(ins) > 4 and ins[4] is not None else []
@@ -193,8 +192,9 @@ def no_op_slice(editor: Editor, graph: Graph) -> None:
 @procedure(fidelity=Fidelity.EXACT)
 def expanded_operand(editor: Editor, graph: Graph) -> None:
     """Expand(x) + y → x + y, and so for every operation that broadcasts, where y is as large by itself"""
-    for n in editor.news("shapes.expanded_operand", graph):
-        if n.domain or n.op not in facts.BROADCAST or (dims := n.output.dims) is None:
+    touched = editor.news("shapes.expanded_operand", graph, _EXPANDS)
+    for n in (u for t in touched for u in (list(t.output.uses) if t.op == "Expand" else (t,))):
+        if n.op not in facts.BROADCAST or n.domain or n.graph is not graph or (dims := n.output.dims) is None:
             continue
         for i, v in enumerate(n.inputs):
             e = v.producer if v is not None else None
@@ -207,11 +207,14 @@ def expanded_operand(editor: Editor, graph: Graph) -> None:
                 break
 
 
+_EXPANDS = facts.BROADCAST | {"Expand"}
+
+
 @procedure(fidelity=Fidelity.EXACT)
 def slice_twice(editor: Editor, graph: Graph) -> None:
     """Slice(Slice(x, along some axes), along others) → one Slice"""
-    for n in editor.news("shapes.slice_twice", graph):
-        m = n.inputs[0].producer if n.op == "Slice" and not n.domain and n.inputs[0] is not None else None
+    for n in editor.news("shapes.slice_twice", graph, ("Slice",)):
+        m = n.inputs[0].producer if n.inputs[0] is not None else None
         if m is None or m.op != "Slice" or m.domain or m.graph is not graph or not read_once(m.output):
             continue
         x, first, last = m.inputs[0], _cuts(m), _cuts(n)
@@ -242,8 +245,8 @@ def _cuts(n: Node) -> list[tuple[int, int, int, int]] | None:
 @procedure(fidelity=Fidelity.EXACT)
 def concat_twice(editor: Editor, graph: Graph) -> None:
     """Concat(Concat(x, y), z) → Concat(x, y, z), along one axis"""
-    for n in editor.news("shapes.concat_twice", graph):
-        for c in (n, *n.output.uses) if n.op == "Concat" and not n.domain else ():
+    for n in editor.news("shapes.concat_twice", graph, ("Concat",)):
+        for c in (n, *n.output.uses):
             if c.op != "Concat" or c.domain or c.graph is not graph or (axis := _axis(c)) is None:
                 continue
             given: list[Value | None] = []
@@ -268,8 +271,8 @@ def _axis(n: Node) -> int | None:
 @procedure(fidelity=Fidelity.EXACT)
 def scatter_all(editor: Editor, graph: Graph) -> None:
     """ScatterND(x, every row in order, u) → u"""
-    for n in editor.news("shapes.scatter_all", graph):
-        if n.op != "ScatterND" or n.domain or form.attribute(n, "reduction") not in (None, "none", b"none"):
+    for n in editor.news("shapes.scatter_all", graph, ("ScatterND",)):
+        if form.attribute(n, "reduction") not in (None, "none"):
             continue
         x, rows, u = n.inputs
         if x is None or rows is None or u is None or not x.dims or x.dims != u.dims:

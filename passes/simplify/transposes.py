@@ -28,9 +28,7 @@ def transpose_through(editor: Editor, graph: Graph) -> None:
     before = editor.notes("transposes.transpose_through", graph)  # at first, every way begins at a Transpose
     starts = _MOVES | {"Transpose"} if before else {"Transpose"}
     before["walked"] = True
-    for n in editor.news("transposes.transpose_through", graph):
-        if n.op not in starts or n.domain or len(n.outputs) != 1:
-            continue
+    for n in editor.news("transposes.transpose_through", graph, starts):
         for t in _behind(n):
             y = t.inputs[0]
             if t.graph is not graph or y is None or (q := permutation(t)) is None or not _passable(y, q):

@@ -13,11 +13,11 @@ from optimizer.core import form, transfer
 from optimizer.core.dims import Dim, Dims
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.form import Decline
-from optimizer.core.graph import Graph, Node, Value
-from optimizer.core.pattern import Pattern, const, let, op, optional, read_once, values
+from optimizer.core.graph import Graph, Value
+from optimizer.core.pattern import Pattern, const, op, optional, read_once, values
 from optimizer.core.rule import Procedure, Rule, decline, procedure, rule
 from optimizer.core.tensor import Array
-from passes.simplify.shapes import canonical
+from passes.simplify.shapes import canonical, respell
 
 EXACT = Fidelity.EXACT
 x, a, b = values("x a b")
@@ -78,35 +78,48 @@ def _axes(axes: Array, rank: int) -> set[int]:
     return out
 
 
-@rule(
-    view(let("between", view(x, a)), b), fidelity=EXACT, keep=True,
-    where=lambda x, root: x.dims is not None and root.dims is not None and x.dims != root.dims,
-)  # fmt: skip
-def view_twice(op: Any, x: Value, root: Value, between: Value) -> Any:
+VIEWS = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten"))
+
+
+@procedure(fidelity=EXACT)
+def view_twice(editor: Editor, graph: Graph) -> None:
     """two operations in a row that only rename dims → one Reshape, where a constant target says the dims"""
-    last, first = root.producer, between.producer
-    assert last is not None and first is not None
-    if last.op == first.op != "Reshape" and last.op != "Flatten":
-        decline("has a rule of its own")
-    entries = canonical(x.dims or (), root.dims or ())
-    if entries is None:
-        decline("no constant target says these dims")
-    return op.Reshape(x, np.asarray(entries, np.int64))
+    for n in editor.news("views.view_twice", graph, VIEWS):
+        between = n.inputs[0]
+        m = between.producer if between is not None else None
+        if m is None or m.op not in VIEWS or m.domain or m.graph is not graph or (x := m.inputs[0]) is None:
+            continue
+        y = n.output
+        alike = n.op == m.op and n.op in ("Squeeze", "Unsqueeze")  # which have rules of their own
+        if alike or x.dims is None or y.dims is None or x.dims == y.dims:
+            continue
+        entries = canonical(x.dims, y.dims)
+        if entries is not None:
+            respell(editor, y, "Reshape", x, entries)
 
 
-@rule(view(op.Transpose(let("between", view(x, a)), name="transpose"), b), fidelity=EXACT)
-def transpose_of_view(op: Any, x: Value, root: Value, between: Value, transpose: Node) -> Any:
+@procedure(fidelity=EXACT)
+def transpose_of_view(editor: Editor, graph: Graph) -> None:
     """Reshape(Transpose(Reshape(x))) → Transpose(x), where the first joins dims and the last parts them again"""
-    if x.dims is None or between.dims is None or root.dims is None:
-        decline("rank unknown")
-    groups = joined(x.dims, between.dims)
-    if groups is None:
-        decline("dims are not only joined")
-    perm = transpose.attributes.get("perm") or list(range(len(groups)))[::-1]
-    order = [i for g in perm for i in groups[g]]
-    if tuple(x.dims[i] for i in order) != root.dims:
-        decline("other dims come out")
-    return op.Transpose(x, perm=order)
+    touched = editor.news("views.transpose_of_view", graph, VIEWS | {"Transpose"})
+    for n in (u for v in touched for u in (list(v.output.uses) if v.op == "Transpose" else (v,))):
+        if n.op not in VIEWS or n.domain or n.graph is not graph:
+            continue
+        t = n.inputs[0].producer if n.inputs[0] is not None else None
+        between = t.inputs[0] if t is not None and t.op == "Transpose" and not t.domain else None
+        m = between.producer if between is not None else None
+        if t is None or between is None or m is None or m.op not in VIEWS or m.domain or m.graph is not graph:
+            continue
+        x, y = m.inputs[0], n.output
+        if x is None or x.dims is None or between.dims is None or y.dims is None or x.rank != y.rank:
+            continue
+        groups = joined(x.dims, between.dims)
+        if groups is None:
+            continue
+        perm = t.attributes.get("perm") or list(range(len(groups)))[::-1]
+        order = [i for g in perm for i in groups[g]]
+        if tuple(x.dims[i] for i in order) == y.dims:
+            editor.replace([y], [editor.op.Transpose(x, perm=order)], must_go=[n, t, m], shape="the same dims, moved")
 
 
 def joined(x: Dims, y: Dims) -> list[list[int]] | None:
@@ -129,25 +142,27 @@ def joined(x: Dims, y: Dims) -> list[list[int]] | None:
     return out if at == len(x) else None
 
 
-@rule(
-    op.Unsqueeze(op.Gather(x, inner_axes, axis=..., name="gather"), outer_axes), fidelity=EXACT,
-    where=lambda inner_axes, outer_axes: inner_axes.ndim == 0 and outer_axes.size == 1,
-)  # fmt: skip
-def gather_one(op: Any, x: Value, inner_axes: Array, outer_axes: Array, gather: Node) -> Any:
+@procedure(fidelity=EXACT)
+def gather_one(editor: Editor, graph: Graph) -> None:
     """Unsqueeze(Gather(x, i), axis) → Gather(x, [i]) along the same axis"""
-    if x.dims is None:
-        decline("rank unknown")
-    axis = gather.attributes.get("axis", 0) % len(x.dims)
-    if _axes(outer_axes, len(x.dims)) != {axis}:
-        decline("another axis")
-    return op.Gather(x, inner_axes.reshape(1), axis=axis)
+    for n in editor.news("views.gather_one", graph, ("Unsqueeze",)):
+        g = n.inputs[0].producer if n.inputs[0] is not None else None
+        if g is None or g.op != "Gather" or g.domain or (x := g.inputs[0]) is None or (i := g.inputs[1]) is None:
+            continue
+        if x.rank is None or x.rank < 2 or i.dims != () or i.const is None:  # shapes are read off the analysis
+            continue
+        axes = transfer.ints(v) if (v := form.operands(n)[1]) is not None else None
+        axis = int(form.attribute(g, "axis") or 0) % x.rank
+        if axes is not None and [a % x.rank for a in axes] == [axis]:
+            one = editor.op.Gather(x, i.const.reshape(1), axis=axis)
+            editor.replace([n.output], [one], must_go=[n, g], shape="the same one")
 
 
 @procedure(fidelity=EXACT)
 def reduced_dims(editor: Editor, graph: Graph) -> None:
     """Unsqueeze of a reduction that drops its axes → that keeps them; Squeeze of one that keeps them → that drops"""
-    for n in editor.news("views.reduced_dims", graph):
-        if n.op not in ("Unsqueeze", "Squeeze") or n.domain or (y := n.inputs[0]) is None or (r := y.producer) is None:
+    for n in editor.news("views.reduced_dims", graph, ("Unsqueeze", "Squeeze")):
+        if (y := n.inputs[0]) is None or (r := y.producer) is None:
             continue
         x = r.inputs[0] if r.inputs else None
         if not r.op.startswith("Reduce") or r.domain or r.graph is not graph or not read_once(y) or x is None:
