@@ -840,3 +840,13 @@ def test_what_lies_in_functions_counts_once() -> None:
     }""".replace("ONES", ",".join(["1"] * 250))
     editor = Editor(lift(onnx.parser.parse_model(text)))
     assert editor.bytes == 1000 and editor.limit == 1010 + 512
+
+
+def test_nodes_of_two_graphs_are_not_removed_at_once() -> None:
+    m = Subject(
+        "g (float[3] x, bool c) => (float[3] y) { d = Neg(x)  y = If(c) <then_branch = t () => (float[3] p)"
+        " { e = Abs(x)  p = Relu(x) }, else_branch = f () => (float[3] q) { q = Exp(x) }> }"
+    )
+    dead = [m.node("d"), m.node("e")]
+    assert not m.edit.remove(dead) and m.edit.why == "removes nodes of two graphs, or what is gone"
+    assert m.edit.remove(dead[:1]) and m.edit.remove(dead[1:]) and not m.edit.remove(dead[:1])
