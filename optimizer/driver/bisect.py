@@ -22,7 +22,7 @@ from typing import Any
 
 from optimizer.core import contract
 from optimizer.core import model as file_edge
-from optimizer.core.edit import Edit, Editor, Proposal
+from optimizer.core.edit import Edit, Editor, Evidence, Proposal
 from optimizer.core.errors import BadInput, EnvironmentNotAsAsked, GraphwrightError
 from optimizer.core.model import ModelLike
 from optimizer.core.rule import Pass
@@ -33,6 +33,7 @@ from optimizer.driver.explain import describe_edit
 from optimizer.driver.presets import LEVELS
 from optimizer.driver.receipt import log_row
 from optimizer.measure.accuracy import Validation
+from optimizer.measure.verify import Verdict, reproduce
 from optimizer.measure.window import CannotCut, Window, cut
 from optimizer.runtime import child, session
 from optimizer.runtime.card import resolve
@@ -440,6 +441,8 @@ class _Search:
     ) -> tuple[tuple[int, int] | None, Path | None, tuple[str, ...]]:
         place = self.replay.folder / "reproducer"
         windows = self._windows(k)
+        if windows and isinstance(self.tester, _Checked):
+            return self._checked(windows[0], place, edit, out, self.tester.check)
         report: dict[str, Any] | None = None
         if windows and session.available() is not None:
             saved = self.replay.folder / "windows.pickle"
@@ -459,6 +462,17 @@ class _Search:
         if report is None:
             return self._pair(k, edit, out, "the edit alone shows nothing on its window: it is bad in its place only")
         return tuple(report["nodes"]), self._publish(place, out, edit, report["why"]), ()
+
+    def _checked(
+        self, window: Window, place: Path, edit: Edit, out: Path | None, check: Check
+    ) -> tuple[tuple[int, int] | None, Path | None, tuple[str, ...]]:
+        """The edit's window, which a check that asks for something of the whole model may not tell apart."""
+        verdict = Verdict(Evidence.NONE, "the check calls what this edit makes bad")
+        reproduce(place, window, verdict)
+        tells = bool(check(place / "before.onnx")) and check(place / "after.onnx") is False
+        notes = () if tells else ("the check does not tell the edit's window alone from what it becomes",)
+        sizes = [len(window.stored(side).graph.node) for side in (0, 1)]
+        return (sizes[0], sizes[1]), self._publish(place, out, edit, verdict.why), notes
 
     def _windows(self, k: int) -> list[Window]:
         found: list[Window] = []

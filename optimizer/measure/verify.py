@@ -609,11 +609,12 @@ def reproduce(folder: Path, window: Window, verdict: Verdict) -> None:
     for side, name in ((BEFORE, "before.onnx"), (AFTER, "after.onnx")):
         (folder / name).write_bytes(window.stored(side).SerializeToString())
     arrays: dict[str, Any] = {k: np.asarray(x) for k, x in verdict.feed.items()}
-    np.savez(folder / "feeds.npz", **arrays)
+    if arrays:
+        np.savez(folder / "feeds.npz", **arrays)
     where = "\n".join(f"  {k} is {v}" for k, v in window.names.items() if v)
     (folder / "README").write_text(
         f"{window.rule}: {verdict.why}\n\n"
-        "graphwright validate before.onnx after.onnx --feeds feeds.npz\n\n"
+        f"graphwright validate before.onnx after.onnx{' --feeds feeds.npz' if arrays else ''}\n\n"
         f"The values of the model that the window was cut from:\n{where}\n",
         encoding="utf-8",
     )
