@@ -25,6 +25,7 @@ from .judge import STEPS, Illegal, Original, Signature, judge, signature
 from .shrink import shrink
 
 BATCH = 500
+LIMIT = 60.0  # seconds a graph: a loop without end is the original's
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ def _in_child(work: Work, names: Sequence[str], numbers: Sequence[int]) -> tuple
     at = -1
     try:
         while True:
+            if not here.poll(LIMIT):
+                child.kill()
             said = here.recv()
             if isinstance(said, Campaign):
                 child.join()

@@ -451,7 +451,7 @@ def drop_operand(model: ModelProto, random: Random) -> bool:
     opset = next(o.version for o in model.opset_import if o.domain == "")
     found: list[tuple[NodeProto, int]] = []
     for _, _, n in _nodes(model):
-        if not n.domain and defs.has(n.op_type, max_inclusive_version=opset):
+        if not n.domain and n.op_type != "Loop" and defs.has(n.op_type, max_inclusive_version=opset):
             s = defs.get_schema(n.op_type, opset)
             found += [(n, i) for i, p in zip(range(len(n.input)), s.inputs) if p.option == p.option.Optional]
             if s.inputs and s.inputs[-1].option == s.inputs[-1].option.Variadic:
