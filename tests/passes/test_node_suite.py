@@ -30,8 +30,8 @@ SAMPLE = 200
 MODES = ("as it is", "all constant", "half constant")
 
 
-def cases(count: int | None) -> list[NodeCase]:
-    plain = [c for c in all_node_cases() if "_expanded" not in c.name]
+def cases(count: int | None, *, expanded: bool = False) -> list[NodeCase]:
+    plain = [c for c in all_node_cases() if ("_expanded" in c.name) == expanded]
     return plain if count is None else Random(2026).sample(plain, count)
 
 
@@ -107,8 +107,8 @@ def _reason(e: CannotRun) -> str:
     return "no kernel" if "NOT_IMPLEMENTED" in text else text.split(" : ")[-1][:60]
 
 
-def check(count: int | None, mode: str) -> None:
-    chosen = cases(count)
+def check(count: int | None, mode: str, *, expanded: bool = False) -> None:
+    chosen = cases(count, expanded=expanded)
     told = {c.name: judge(c, mode) for c in chosen}
     skipped = Counter(t for t in told.values() if t.startswith("skipped"))
     wrong = {n: t for n, t in told.items() if t and not t.startswith("skipped")}
@@ -126,3 +126,10 @@ def test_a_sample(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_all(mode: str) -> None:
     check(None, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_all_that_are_spelled_out(mode: str) -> None:
+    """The same operators as their functions' bodies have them: what the rules look for."""
+    check(None, mode, expanded=True)

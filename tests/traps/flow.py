@@ -36,6 +36,7 @@ TRAPS = [
     trap("Scan backwards", "directions are attributes", "g (float[3] s, float[N, 3] x) => (float[3] y, float[N, 3] z) { y, z = Scan<num_scan_inputs = 1, scan_input_directions = [1], scan_output_directions = [1], body = b (float[3] a, float[3] r) => (float[3] c, float[3] o) { t = Add(a, a)  c = Add(t, r)  o = Identity(c) }>(s, x) }"),
     trap("sequence of two", "the sequence keeps its order", "g (float[N] x, float[N] z) => (float[N] y) <int64 i = {-1}> { s = SequenceConstruct(x, z)  e = SequenceAt(s, i)  y = Neg(e) }"),
     trap("sequence inserted at the front", "the position counts", "g (float[N] x, float[N] z) => (float[N] y) <int64 i = {0}> { s = SequenceConstruct(x)  t = SequenceInsert(s, z, i)  y = SequenceAt(t, i) }"),
+    trap("sequence with the last erased", "which one goes is known, or not", "g (float[N] x, float[N] z) => (float[N] y) <int64 i = {0}> { s = SequenceConstruct(x, z)  t = SequenceErase(s)  y = SequenceAt(t, i) }"),
     trap("sequence that is an input", "an input may be no tensor", "g (seq(float[N]) s) => (float[M] y) { c = ConcatFromSequence<axis = 0>(s)  y = Neg(c) }", {"s": [floats(1, 2), floats(3)]}),
     trap("split to a sequence and joined", "the pieces are not all equal", "g (float[5, 2] x) => (float[5, 2] y) <int64 k = {2}> { s = SplitToSequence<axis = 0>(x, k)  y = ConcatFromSequence<axis = 0>(s) }"),
     trap("length of a sequence", "the length is no size", "g (float[5, 2] x) => (int64 y) <int64 k = {2}> { s = SplitToSequence<axis = 0>(x, k)  y = SequenceLength(s) }"),
