@@ -447,7 +447,7 @@ class _Search:
         if windows and session.available() is not None:
             saved = self.replay.folder / "windows.pickle"
             saved.write_bytes(pickle.dumps(windows))
-            exposed = self._exposed(k - 1, windows[-1]) if judge.batch.exists() else None
+            exposed = self._exposed(k - 1, windows) if judge.batch.exists() else None
             try:
                 report = child.call(
                     "optimizer.measure.suspect:reduce",
@@ -489,11 +489,11 @@ class _Search:
         self.replay.run(k - 1, ask)
         return found
 
-    def _exposed(self, k: int, window: Window) -> Path | None:
-        """The model after edit k with what the window stands on as its outputs."""
+    def _exposed(self, k: int, windows: Sequence[Window]) -> Path | None:
+        """The model after edit k with what the windows stand on as its outputs."""
         model = file_edge.read(self.replay.write(k))
         known = {v.name for n in model.graph for v in n.outputs}
-        names = [n for p in window.ports if (n := window.names[p.name]) in known]
+        names = list(dict.fromkeys(n for w in windows for p in w.ports if (n := w.names[p.name]) in known))
         if not names:
             return None
         try:

@@ -102,10 +102,11 @@ def reduce(
         stage("the edit's window")
         given = {p.name: real.get(window.names[p.name]) for p in window.ports}
         verdict = Verdict(Evidence.NONE)
-        if real and all(x is not None for x in given.values()):
+        if all(x is not None for x in given.values()) and given:
             verdict = judge(window, {k: x for k, x in given.items() if x is not None})
-        if not verdict.why:
-            verdict = judge(window)
+        drawn = judge(window)
+        if drawn.why and (verdict.why or not given or any(x is None for x in given.values())):
+            verdict = drawn  # smaller data, where it shows the same
         if verdict.why:
             small, feed = shrink(window, dict(verdict.feed))
             verdict = Verdict(Evidence.NONE, verdict.why, feed)
