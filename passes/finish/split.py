@@ -14,9 +14,7 @@ from optimizer.core.rule import procedure
 @procedure(fidelity=Fidelity.EXACT)
 def slices_to_split(editor: Editor, graph: Graph) -> None:
     """x[0:a], x[a:b], …, x[z:] along one axis → Split(x)"""
-    sliced = {
-        n.inputs[0]: None for n in editor.news("split.slices_to_split", graph) if n.op == "Slice" and not n.domain
-    }
+    sliced = {n.inputs[0]: None for n in editor.news("split.slices_to_split", graph, ("Slice",))}
     for x in sliced:
         if x is None or not x.dims:
             continue
