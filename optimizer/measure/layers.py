@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -193,6 +193,17 @@ class _Sliced:
             for store, source in zip(stores, sources, strict=True):
                 for name, value in session.run({**part.weights, **part.read(store, source)}).items():
                     store[name] = value
+
+    def trial(self, custom_ops: Sequence[str], folder: Path) -> Callable[[Feed], None]:
+        """A run whose values nobody wants: whether the model takes a feed, without all of it in memory."""
+
+        def run(feed: Feed) -> None:
+            store = _Store(folder / "trial")
+            for name, value in feed.items():
+                store[name] = value
+            self.run([store], [store], custom_ops, folder)
+
+        return run
 
     def slice(self, k: int, group: Sequence[Node], store: _Store, source: _Source) -> _Slice:
         """The k-th nodes as a model, with inputs of the types that `store` and `source` hold."""
@@ -420,7 +431,7 @@ def look(
     skipped["in bodies"] += sum(len(row["equal"]) for row in log if row["scope"])
     with tempfile.TemporaryDirectory(prefix="graphwright-") as scratch:
         looking = _Looking(first, second, pairs, custom_ops, Path(scratch), tolerance)
-        batches, bindings = _batches(original, feeds, dims, card, seed, custom_ops)
+        batches, bindings = _batches(original, first, feeds, dims, card, seed, custom_ops, Path(scratch))
         found = looking.compare(batches)
     skipped.update(looking.skipped)
     verdict = "inconclusive" if not found else "fail" if any(x.diverges for x in found) else "pass"
@@ -464,7 +475,14 @@ def _draws(n: Node) -> bool:
 
 
 def _batches(
-    original: str, feeds: str | None, dims: Mapping[str, int], card: str | None, seed: int, custom_ops: Sequence[str]
+    original: str,
+    model: Model,
+    feeds: str | None,
+    dims: Mapping[str, int],
+    card: str | None,
+    seed: int,
+    custom_ops: Sequence[str],
+    folder: Path,
 ) -> tuple[list[Feed], list[dict[str, int]]]:
     """Some of the user's own batches, else of the card's, else drawn ones at two bindings."""
     interface = read_interface(original)
@@ -474,14 +492,18 @@ def _batches(
         found = [feed for _, feed in zip(range(_BATCHES), open_feeds(source, own)(seed))]
         found = [check_feed(feed, interface) for feed in found]
         return found, [binding_of(feed, interface) for feed in found]
-    session = open_session(original, optimize=False, custom_ops=custom_ops)
+    run: Callable[[Feed], object]
+    if _weighs(model) < _WHOLE:
+        run = open_session(original, optimize=False, custom_ops=custom_ops).run
+    else:
+        run = _Sliced(model, ()).trial(custom_ops, folder)
     drawn: dict[tuple[tuple[str, int], ...], Feed] = {}
 
     def runs(binding: Mapping[str, int]) -> bool:
         for regime in ("normal", "unit", "zeros"):
             feed = draw(interface, binding, np.random.default_rng([seed, len(drawn)]), regime)
             try:
-                session.run(feed)
+                run(feed)
             except SessionError:
                 continue
             drawn[tuple(binding.items())] = feed
@@ -491,6 +513,11 @@ def _batches(
     declared = [{**d, **dims} for d in own.dims] if own is not None else []
     bindings = [d for d in declared if runs(d)][:2] or find_bindings(interface, runs, dims, count=2)
     return [drawn[tuple(b.items())] for b in bindings if tuple(b.items()) in drawn], [dict(b) for b in bindings]
+
+
+def _weighs(model: Model) -> int:
+    """Bytes of its constants."""
+    return sum(t.nbytes for g in model.graphs() for v in g.constants() if (t := v.tensor) is not None)
 
 
 class _Looking:
@@ -579,7 +606,7 @@ class _Looking:
         """
         path = self.folder / "nudged.onnx"
         model = self.first
-        if sum(t.nbytes for g in model.graphs() for v in g.constants() if (t := v.tensor) is not None) < _WHOLE:
+        if _weighs(model) < _WHOLE:
             write(model, self.folder / "plain.onnx", external=False)
             write_nudged(str(self.folder / "plain.onnx"), path, np.random.default_rng(0))
             model = read(path)

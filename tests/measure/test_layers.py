@@ -144,6 +144,7 @@ def test_slices_give_what_one_run_gives(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(subject, "_SLICE", 3)
     monkeypatch.setattr(subject, "_SPILLED", 0)
     monkeypatch.setattr(subject, "_FED", 0)
+    monkeypatch.setattr(subject, "_WHOLE", 0)
     assert subject.look(str(original), str(out), **PLAIN) == whole
     assert whole["verdict"] == "pass" and len(whole["layers"]) > 25
 
