@@ -151,7 +151,7 @@ class _Tally:
         given = bool(self.compared[True])
         return 2 * self.blind[given] > self.compared[given]
 
-    def settle(self, batch: _Batch, own: Difference) -> None:
+    def settle(self, batch: _Batch, own: Difference, level: str) -> None:
         """Judge what was wrong with optimizations off, now that the original is known with them on too.
 
         Two runs of one model differ by rounding, and then little; where they differ much, the runtime has broken it,
@@ -162,7 +162,7 @@ class _Tally:
             if own.error <= _ROUNDING and _explains(own, found):
                 self.excuse(batch, own)
             else:
-                self.fail(found, batch, "off")
+                self.fail(found, batch, level)
 
     def fail(self, found: Difference, batch: _Batch, level: str, limit: float | None = None) -> None:
         self.levels.add(level)
@@ -190,9 +190,11 @@ class _Tally:
         return told if self.histogram is None else {**told, "histogram": self.histogram.to_dict()}
 
 
-def _explains(own: Difference, found: Difference) -> bool:
-    """Whether the original is about as far from itself as the result is from it: so far, and in so many values."""
-    return not found.what and found.error <= _FLOORS * own.error and found.beyond <= _FLOORS * own.beyond
+def _explains(own: Difference, found: Difference, *, anywhere: bool = False) -> bool:
+    """Whether the original is about as far from itself as the result is from it: so far, and (unless `anywhere`) in so
+    many values; where numbers underflow a small move shows in few."""
+    as_many = anywhere or found.beyond <= _FLOORS * own.beyond
+    return not found.what and found.error <= _FLOORS * own.error and as_many
 
 
 class _GiveUp(Exception):
@@ -379,7 +381,7 @@ class _Judge:
                 if found.error > tally.limit and own.error > tally.limit:
                     other = compare(unoptimized[name], got[name], tally.limit, finite_only=finite_only)
                     found = min(found, other, key=lambda difference: difference.error)
-                tally.settle(batch, own)
+                tally.settle(batch, own, self.first)
             if level == "on" and batch.regime not in STRESS:
                 tally.signal += found.signal
                 tally.noise += found.noise
@@ -396,7 +398,7 @@ class _Judge:
             # Data on ties jumps when it moves at all, so that it excuses only what other data showed to be unsteady.
             if not found.what and original is not None and (batch.regime not in TIES or tally.excused):
                 floor = floor or self._floor(original, batch, expected)
-                if _explains(floor[name], found):
+                if _explains(floor[name], found, anywhere=batch.regime == "denormal"):
                     tally.excuse(batch, floor[name])
                     continue
             if level == self.first:
