@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optimizer.core.errors import BadInput
 from optimizer.runtime import feeds
 from optimizer.runtime.feeds import (
+    EXTREMES,
     REGIMES,
     binding_of,
     check_feed,
@@ -23,10 +24,12 @@ from optimizer.runtime.feeds import (
     find_bindings,
     free_dims,
     open_feeds,
+    read_data_sets,
     regimes,
     size_of,
+    write_data_set,
 )
-from optimizer.runtime.interface import Interface, differences, read_interface
+from optimizer.runtime.interface import Interface, changed_rows, differences, read_interface
 from optimizer.runtime.session import SessionError, open_session
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>\n'
@@ -433,3 +436,102 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 def test_same_interface_has_no_differences(tmp_path: Path) -> None:
     interface = interface_of(tmp_path, "g (float[n, 4] x) => (float[n, 4] y) { y = Relu(x) }")
     assert differences(interface, interface, {}) == []
+
+
+# --- extreme data, aims, data sets ------------------------------------------------------------------------------------
+
+
+def test_extreme_regimes_are_what_they_name(tmp_path: Path) -> None:
+    text = "g (float[n, 64] x) => (float[n, 64] y) <float k = {0.37}> { y = Mul(x, k) }"
+    interface = interface_of(tmp_path, text)
+    assert interface.numbers == (pytest.approx(0.37),) and set(EXTREMES) <= set(regimes(interface))
+    data = {regime: draw(interface, {"n": 8}, rng(), regime)["x"] for regime in EXTREMES}
+    assert np.abs(data["huge"]).min() >= 1e4 * 0.999 and np.abs(data["huge"]).max() > 1e12
+    assert 0 < np.abs(data["small"]).max() < 1e-3
+    assert 0 < np.abs(data["denormal"]).max() < np.finfo("f").smallest_normal
+    assert (data["constants"] == np.float32(0.37)).mean() > 0.5
+    integers = interface_of(tmp_path, "g (int64[n] i) => (int64[n] y) { y = Neg(i) }")
+    assert not set(EXTREMES) & set(regimes(integers)), "they are of floats"
+
+
+def test_nothing_is_let_through_a_mask_of_zeros(tmp_path: Path) -> None:
+    text = "g (float[n, m] x, int64[n, m] attention_mask) => (float[n, m] y) { a = Cast<to=1>(attention_mask)  y = Mul(x, a) }"
+    interface = interface_of(tmp_path, text)
+    assert not draw(interface, {"n": 2, "m": 3}, rng(), "zeros")["attention_mask"].any()
+    floats = interface_of(tmp_path, text.replace("int64[n, m]", "float[n, m]"))
+    added = draw(floats, {"n": 9, "m": 8}, rng(), "wide")["attention_mask"]
+    assert set(np.unique(added)) == {-10000.0, 0.0}
+
+
+def test_small_integers_reach_both_ends(tmp_path: Path) -> None:
+    interface = interface_of(tmp_path, "g (int8[n] i) => (int8[n] y) { y = Neg(i) }")
+    assert all({-128, 127} <= set(draw(interface, {"n": 3}, rng(seed))["i"].tolist()) for seed in range(20))
+
+
+def test_aimed_indices_are_drawn(tmp_path: Path) -> None:
+    interface = interface_of(tmp_path, "g (int64[m] i) => (float y) { y = Gather(w, i) }", w=np.zeros((4000, 1), "f"))
+    assert interface.inputs[0].tables == (("w", 0, 0),) and interface.inputs[0].wraps
+    drawn = draw(interface, {"m": 4}, rng(), aimed={"i": np.array([2345])})["i"]
+    assert 2345 in drawn and drawn.shape == (4,)
+
+
+def test_changed_rows_are_found_by_index(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    text = "g (int64[m] i) => (float y) { k = Constant<value_int=2>()  j = Add(i, k)  y = Gather(w, j) }"
+    table = np.arange(4000, dtype="f").reshape(2000, 2)  # large enough to lie outside of the skeleton
+    spoilt = table.copy()
+    spoilt[[7, 1234], 1] = -1
+    first = save(tmp_path / "a", text, w=table)
+    found = changed_rows(first, save(tmp_path / "b", text, w=spoilt))
+    assert found["i"].tolist() == [5, 1232], "as what is fed, not as rows"
+    assert changed_rows(first, first) == {}
+
+
+def test_far_sizes_are_tried_when_more_are_asked_for(tmp_path: Path) -> None:
+    path = save(tmp_path, "g (float[n, m] x) => (float[n, m] y) { y = Relu(x) }")
+    found = find_bindings(read_interface(path), lambda _: True, count=5)
+    sizes = {binding["m"] for binding in found}
+    assert len(found) == 5 and 1 in sizes and max(sizes) == 64 and {n % 2 for n in sizes - {1, 64}} == {0, 1}
+    assert {binding["n"] for binding in found} == {1, 2, 3}
+
+
+def test_data_sets_go_out_and_come_back(tmp_path: Path) -> None:
+    import ml_dtypes
+
+    feed = {"x": np.arange(3, dtype="f"), "t": np.array(["a", "ß"], object), "s": np.array(3)}
+    outputs = {"y": np.ones(2, ml_dtypes.bfloat16)}
+    for n in (10, 2):
+        write_data_set(tmp_path / f"test_data_set_{n}", feed | {"s": np.array(n)}, outputs)
+    sets = list(read_data_sets(tmp_path, ["x", "t", "s"], ["y"]))
+    assert [int(inputs["s"]) for inputs, _ in sets] == [2, 10], "in the order of their numbers"
+    inputs, expected = sets[0]
+    assert inputs["t"].tolist() == ["a", "ß"] and inputs["x"].dtype == np.float32
+    assert expected["y"].dtype == ml_dtypes.bfloat16
+    assert [list(batch) for batch in open_feeds(tmp_path)(0)] == [["x", "t", "s"]] * 2
+    assert len(list(open_feeds(tmp_path / "test_data_set_2")(0))) == 1
+
+
+def test_data_sets_without_names_are_matched_by_place(tmp_path: Path) -> None:
+    (tmp_path / "test_data_set_0").mkdir()
+    unnamed = numpy_helper.from_array(np.ones(2, "f"))
+    (tmp_path / "test_data_set_0" / "input_0.pb").write_bytes(unnamed.SerializeToString())
+    assert [list(feed) for feed in open_feeds(tmp_path, names=["x"])(0)] == [["x"]]
+    (tmp_path / "test_data_set_0" / "input_0.pb").write_bytes(b"\xff\xff nonsense")
+    with pytest.raises(BadInput, match="not a serialized tensor"):
+        list(open_feeds(tmp_path, names=["x"])(0))
+    with pytest.raises(BadInput, match="is not a tensor"):
+        write_data_set(tmp_path / "test_data_set_1", {"x": [np.ones(1)]}, {})
+
+
+def test_lines_of_json_by_the_users_loader(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"v": [1, 2]}\n\n{"v": [3]}\n')
+    (tmp_path / "load.py").write_text(
+        "import numpy as np\ndef batch(record):\n    return {'x': np.array(record['v'])}\n"
+    )
+    source = f"{tmp_path / 'd.jsonl'}:{tmp_path / 'load.py'}:batch"
+    assert [feed["x"].tolist() for feed in open_feeds(source)(0)] == [[1, 2], [3]]
+    (tmp_path / "d.jsonl").write_text('{"v": [1]}\n{nonsense\n')
+    with pytest.raises(BadInput, match="not a line of JSON") as caught:
+        list(open_feeds(source)(0))
+    assert caught.value.at is not None and caught.value.at.endswith("d.jsonl:2")
