@@ -226,6 +226,10 @@ class Editor:
             if v.tensor is not None:
                 mapping.setdefault(v, constant(v.tensor))
         for n in body:
+            held = n.attributes.get("value") if n.op == "Constant" and not n.domain else None
+            if isinstance(held, Tensor):  # a node only because the body hands it out
+                mapping[n.output] = constant(held)
+                continue
             for v in copy_node(n, mapping).outputs:
                 v.name = ""  # the original's is taken as long as the original lives
         return [mapping.get(v, v) for v in body.outputs]

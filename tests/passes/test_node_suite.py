@@ -60,9 +60,10 @@ def optimized(model: ModelProto) -> ModelProto:
     editor = Watched(read(model), checker=False)
     pipeline.run(editor, STEPS)
     once = lower(editor.model)
-    again = Editor(read(once))
-    pipeline.run(again, STEPS)
-    assert lower(again.model) == once, f"a second run found {[e.rule for e in again.log]}"
+    if not any(why == "bytes over budget" for _, why in editor.refused):  # a second run has a budget of its own
+        again = Editor(read(once))
+        pipeline.run(again, STEPS)
+        assert lower(again.model) == once, f"a second run found {[e.rule for e in again.log]}"
     editor.undo_all()
     return once
 
