@@ -3,7 +3,7 @@
     python benchmarks/tables.py README.md       # rewrites what stands between <!-- table:NAME --> and <!-- /table -->
     python benchmarks/tables.py                 # prints every table
 
-NAME is goals, nodes, time, command, memory or traps. A page is changed only where it has markers.
+NAME is goals, nodes, time, command, memory, traps or mutants. A page is changed only where it has markers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 RESULTS = Path(__file__).with_name("results") / "optimizers.json"
 TRAPS = RESULTS.with_name("traps.json")
+MUTANTS, RIGHT = RESULTS.with_name("mutants.json"), RESULTS.with_name("false_alarms.json")
 BASELINE, OURS = "onnxsim", "graphwright"
 PEERS = {"onnxsim": "onnxsim", "onnxslim": "OnnxSlim", "onnxscript": "onnxscript"}
 TITLES = PEERS | {OURS: "Graphwright"}
@@ -224,8 +225,8 @@ def table_traps(document: Json) -> str:
     ]
     legend = (
         "Tiny legal models, tests/traps. Wrong: other answers than the original's, op by op. Broken: fails "
-        "onnx.checker, does not load, or does not run. Interface: an input or output is gone, or a default can no longer be "
-        "overridden. Refused: an exception or a crash. Larger: more than 1.01 times the bytes and 4 kB. Dims: declares "
+        "onnx.checker, does not load, or does not run. Interface: an input or output is gone, or a default can no "
+        "longer be overridden. Refused: an exception or a crash. Larger: more than 1.01 times the bytes and 4 kB. Dims: declares "
         "other sizes of inputs or outputs. onnxruntime is its basic level."
     )
     return f"{grid(('tool', 'ok', *KINDS), rows)}\n\n{legend}"
@@ -246,7 +247,48 @@ def render_traps(document: Json) -> str:
     return f"{table_traps(document)}\n\n{versions or 'nothing measured'}; {document.get('date', NONE)}."
 
 
+GROUPS = {"all": ("plain", "size", "special"), "another size": ("size",), "special values": ("special",)}
+CHECKERS = {"graphwright": "Graphwright", "polygraphy": "Polygraphy", "onnxsim": "onnxsim", "onnxslim": "OnnxSlim"}
+
+
+def table_mutants(document: Json, right: Json) -> str:
+    """Which share of the wrong rewrites each validator fails, each asked about the same pairs; then the false alarms."""
+    records = document.get("models", {}).values()
+    pairs = [pair for record in records for pair in record["pairs"] if "polygraphy" in pair]
+    rows = []
+    for tool, title in CHECKERS.items():
+        row = [title]
+        for groups in GROUPS.values():
+            killed = [pair[tool] in ("fail", True) for pair in pairs if pair["group"] in groups]
+            row.append(f"{sum(killed) / len(killed):.1%} ({sum(killed)} of {len(killed)})" if killed else NONE)
+        rows.append(row)
+    kinds = {pair["kind"] for pair in pairs if pair["group"] in GROUPS["all"]}
+    cards = [model for model in document.get("models", {}) if not model.startswith("tiny-")]
+    tiny = sum(len(record["pairs"]) for model, record in document.get("models", {}).items() if model not in cards)
+    verdicts = list(right.get("rows", {}).values())
+    alarms, runs = (sum(row.get(key, 0) for row in verdicts for key in keys) for keys in (("fail",), ("pass", "fail")))
+    equivalent = sum(pair["group"] == "equivalent" for pair in pairs)
+    legend = (
+        f"Wrong rewrites of {len(kinds)} kinds, of {tiny} tiny models and {len(cards)} of models/. One counts if an "
+        "oracle finds a legal feed with an error of more than ten noise floors. Another size, special values: only "
+        f"such data shows it. Not counted: {equivalent} that are equivalent as far as the oracle can tell. Every tool "
+        "at its defaults; onnxsim asks for sizes, and is told those of the rewrite.\n\n"
+        f"False alarms of Graphwright: {alarms} in {runs} validations of {len(verdicts)} right rewrites, each under "
+        "other seeds."
+    )
+    return f"{grid(('killed', *GROUPS), rows)}\n\n{legend}"
+
+
+def render_mutants(document: Json, right: Json) -> str:
+    versions = {k: v for record in document.get("models", {}).values() for k, v in record["versions"].items()}
+    days = " to ".join(sorted({record["date"] for record in document.get("models", {}).values()}))
+    named = ", ".join(f"{CHECKERS.get(tool, tool)} {version}" for tool, version in versions.items())
+    return f"{table_mutants(document, right)}\n\n{named or 'nothing measured'}; {days or NONE}."
+
+
 def render(name: str, results: Json) -> str:
+    if name == "mutants":
+        return render_mutants(*(json.loads(path.read_text()) if path.exists() else {} for path in (MUTANTS, RIGHT)))
     if name == "traps":
         return render_traps(json.loads(TRAPS.read_text()) if TRAPS.exists() else {})
     return f"{TABLES[name](results)}\n\n{note(results, TABLES.keys() if name == 'goals' else [name])}"
@@ -263,7 +305,7 @@ def main() -> None:
     for page in map(Path, sys.argv[1:]):
         page.write_text(rewrite(page.read_text(), results))
     if not sys.argv[1:]:
-        print("\n\n".join(f"## {name}\n\n{render(name, results)}" for name in (*TABLES, "traps")))
+        print("\n\n".join(f"## {name}\n\n{render(name, results)}" for name in (*TABLES, "traps", "mutants")))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ _INDEXES = {  # op → operand that holds indices, operand that is the table
     ("com.microsoft", "GatherBlockQuantized"): ((1, 0),),
     ("com.microsoft", "EmbedLayerNormalization"): ((0, 2), (1, 4), (7, 3)),
 }
+_OVERFLOWS = 1e14  # constants from here on stand for infinity: data like that overflows in one order of a sum only
 _WRAPS = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")  # −1 is the last row
 _SHAPES = {  # op → operands that decide a shape or a number of steps
     **dict.fromkeys(("Reshape", "Expand", "Tile", "TopK", "Split", "Unsqueeze", "Squeeze", "Trilu", "OneHot"), (1,)),
@@ -111,7 +112,7 @@ class Interface:
 
     Fields:
         guards: the model asks for NaN or infinity itself.
-        numbers: its own small floating constants: what it compares, clips and divides by.
+        numbers: its own floating constants, of up to four elements each: what it compares, clips and divides by.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -227,8 +228,8 @@ class _Reading:
     def _small_floats(self) -> tuple[float, ...]:
         import numpy as np
 
-        small = (a for a in self.constants.values() if a.size <= 4 and a.dtype.kind == "f")
-        return tuple(sorted({float(x) for a in small for x in a.ravel() if np.isfinite(x)}))
+        few = (a for a in self.constants.values() if a.size <= 4 and a.dtype.kind == "f")
+        return tuple(sorted({float(x) for a in few for x in a.ravel() if np.abs(x) < _OVERFLOWS}))
 
     def _walk(self, graph: GraphProto) -> None:
         from onnx import numpy_helper

@@ -442,7 +442,7 @@ def test_same_interface_has_no_differences(tmp_path: Path) -> None:
 
 
 def test_extreme_regimes_are_what_they_name(tmp_path: Path) -> None:
-    text = "g (float[n, 64] x) => (float[n, 64] y) <float k = {0.37}> { y = Mul(x, k) }"
+    text = "g (float[n, 64] x) => (float[n, 64] y) <float k = {0.37}, float lowest = {-3.4e38}> { a = Mul(x, k)  y = Max(a, lowest) }"
     interface = interface_of(tmp_path, text)
     assert interface.numbers == (pytest.approx(0.37),) and set(EXTREMES) <= set(regimes(interface))
     data = {regime: draw(interface, {"n": 8}, rng(), regime)["x"] for regime in EXTREMES}
