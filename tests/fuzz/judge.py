@@ -31,8 +31,10 @@ ROUNDING = 64.0  # last places of the largest value
 NOISE = 16.0  # times what the last place of inputs and weights makes of the original
 # the order of summation is the runtime's, and another where an operand became a constant; so are its approximations
 INEXACT = frozenset(
-    ["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "ReduceMean", "ReduceSum", "ReduceL2", "Softmax"]
-    + ["LogSoftmax", "Exp", "Log", "Tanh", "Sigmoid", "Erf", "Softplus", "Pow", "Sin", "Cos", "Gelu", "HardSwish"]
+    (
+        *("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "ReduceMean", "ReduceSum", "ReduceL2", "Softmax"),
+        *("LogSoftmax", "Exp", "Log", "Tanh", "Sigmoid", "Erf", "Softplus", "Pow", "Sin", "Cos", "Gelu", "HardSwish"),
+    )
 )
 STEPS = recipe.parse(LEVELS[2])
 Signature = tuple[str, tuple[str, ...], int, Any]

@@ -20,11 +20,16 @@ def shrink(model: ModelProto, fails: Fails, *, tries: int = 2000) -> ModelProto:
             left -= 1
             if left < 0:
                 return model
-            if smaller.ByteSize() and fails(smaller):
+            if _size(smaller) < _size(model) and fails(smaller):
                 model = smaller
                 break
         else:
             return model
+
+
+def _size(model: ModelProto) -> tuple[int, int]:
+    """Nodes, those in bodies included, and bytes."""
+    return sum(len(g.node) for g in graphs(model.graph)) + sum(len(f.node) for f in model.functions), model.ByteSize()
 
 
 def _copy(model: ModelProto) -> ModelProto:
@@ -120,10 +125,12 @@ def _bypass(g: GraphProto, at: int, by: str) -> None:
                         m.input[:] = [by if i == old else i for i in m.input]
     del g.node[:]
     g.node.extend(nodes)
-    if any(o.name == old for o in g.output):
-        nodes_last = g.node.add(op_type="Identity")
-        nodes_last.input.append(by)
-        nodes_last.output.append(old)
+    made = {o for n in g.node for o in n.output} - {o.name for o in g.output}
+    for o in (o for o in g.output if o.name == old):
+        if by in made:
+            o.name = by
+        else:
+            g.node.add(op_type="Identity", input=[by], output=[old])
 
 
 def _swept(model: ModelProto) -> ModelProto:
