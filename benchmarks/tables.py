@@ -226,8 +226,8 @@ def table_traps(document: Json) -> str:
     legend = (
         "Tiny legal models, tests/traps. Wrong: other answers than the original's, op by op. Broken: fails "
         "onnx.checker, does not load, or does not run. Interface: an input or output is gone, or a default can no "
-        "longer be overridden. Refused: an exception or a crash. Larger: more than 1.01 times the bytes and 4 kB. Dims: declares "
-        "other sizes of inputs or outputs. onnxruntime is its basic level."
+        "longer be overridden. Refused: an exception or a crash. Larger: more than 1.01 times the bytes and 4 kB. "
+        "Dims: declares other sizes of inputs or outputs. onnxruntime is its basic level."
     )
     return f"{grid(('tool', 'ok', *KINDS), rows)}\n\n{legend}"
 
@@ -252,7 +252,7 @@ CHECKERS = {"graphwright": "Graphwright", "polygraphy": "Polygraphy", "onnxsim":
 
 
 def table_mutants(document: Json, right: Json) -> str:
-    """Which share of the wrong rewrites each validator fails, each asked about the same pairs; then the false alarms."""
+    """Which share of the wrong rewrites each validator fails, asked about the same pairs; then the false alarms."""
     records = document.get("models", {}).values()
     pairs = [pair for record in records for pair in record["pairs"] if "polygraphy" in pair]
     rows = []
