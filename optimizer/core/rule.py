@@ -239,10 +239,16 @@ def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "") -> int:
     model = editor.model
     since = editor.mark(reader) if reader else None
     seen = len(editor.touched)
+    if since == seen:
+        return 0  # it has seen everything
     present = {n.op for n in model.nodes() if not n.domain}
     rules = [r for r in rules if r.compiled.needs <= present]
-    roots = frozenset[str]().union(*(r.compiled.roots for r in rules))
-    if not roots:
+    options: dict[str, list[tuple[Rule, Option]]] = {}  # by the operator of the root
+    for r in rules:
+        for option in r.compiled.options:
+            for name in option.roots & present:
+                options.setdefault(name, []).append((r, option))
+    if not options:
         return 0
     reach = max(r.compiled.depth for r in rules)
     admitted: dict[Signature, list[tuple[Rule, Option]]] = {}
@@ -250,7 +256,7 @@ def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "") -> int:
     start = len(editor.log)
     limit = EDITS * (100 + sum(len(g) for g in model.graphs()))
     for n, distance in _walk(editor, since, reach):
-        if n.op not in roots or n.domain:
+        if n.op not in options or n.domain:
             continue
         root = n.outputs[0]
         if not root.uses and not root.is_output:
@@ -258,8 +264,7 @@ def rewrite(editor: Editor, rules: Sequence[Rule], reader: str = "") -> int:
         signature = signature_of(n)
         candidates = admitted.get(signature)
         if candidates is None:
-            candidates = [(r, o) for r in rules for o in r.compiled.options if o.admits(signature)]
-            admitted[signature] = candidates
+            candidates = admitted[signature] = [(r, o) for r, o in options[n.op] if o.admits(signature)]
         for r, option in candidates:
             if r.compiled.depth < distance:
                 continue  # what was touched is too far away for it to see
