@@ -236,6 +236,7 @@ class _Judge:
             tally.histogram = Histogram()
         self.first = "off" if request.executor == "onnxruntime" else request.executor
         self.aimed: dict[str, Any] = {}
+        self.nudged: dict[str, list[Runner]] = {}  # level → the original with other weights
         self.scratch: tempfile.TemporaryDirectory[str] | None = None
         self.bindings: list[dict[str, int]] = []
         self.session_ms: list[float] | None = None
@@ -372,6 +373,7 @@ class _Judge:
         lossy, self.judged = self.request.lossy, True
         finite_only = lossy or batch.regime in STRESS
         floor: dict[str, Difference] | None = None
+        other_floor: dict[str, Difference] | None = None
         for name, tally in self.tallies.items():
             found = compare(expected[name], got[name], tally.limit, finite_only=finite_only)
             own = Difference()
@@ -395,12 +397,19 @@ class _Judge:
                 if self._may_be_subtle(tally, batch, level):
                     tally.remember(found, batch, expected)
                 continue
-            # Data on ties jumps when it moves at all, so that it excuses only what other data showed to be unsteady.
-            if not found.what and original is not None and (batch.regime not in TIES or tally.excused):
-                floor = floor or self._floor(original, batch, expected)
-                if _explains(floor[name], found, anywhere=batch.regime == "denormal"):
-                    tally.excuse(batch, floor[name])
-                    continue
+            if not found.what and original is not None:
+                # Inputs on ties jump when they move at all: that excuses only what other data showed to be unsteady.
+                if batch.regime not in TIES or tally.excused:
+                    floor = floor or self._floor(original, batch, expected)
+                    if _explains(floor[name], found, anywhere=batch.regime == "denormal"):
+                        tally.excuse(batch, floor[name])
+                        continue
+                if found.error <= _ROUNDING:  # it may be rounding, then, that the weights have a part in
+                    if other_floor is None:
+                        other_floor = self._floor(original, batch, expected, self._nudged(level))
+                    if _explains(other_floor[name], found):
+                        tally.excuse(batch, other_floor[name])
+                        continue
             if level == self.first:
                 tally.suspects[batch.number] = found, batch
             elif own.error <= _ROUNDING and _explains(own, found):
@@ -429,12 +438,7 @@ class _Judge:
         stage("original: measuring its noise floor")
         original = self._open_original("off")
         assert original is not None and self.request.original is not None
-        runs: list[Runner] = [original] * 2
-        if Path(self.request.original).stat().st_size <= _NUDGED_BYTES:
-            for seed in range(2):
-                path = self._file(f"nudged_{seed}.onnx")
-                write_nudged(self.request.original, path, np.random.default_rng(seed))
-                runs.append(self._open(str(path), "off"))
+        runs = [original, original, *self._nudged("off")]
         for name, tally in suspicious.items():
             floor, worst = max(tally.rounding, float(np.finfo(tally.spec.dtype).eps)), tally.subtle[0]
             for _, batch, expected in tally.subtle:
@@ -449,19 +453,20 @@ class _Judge:
             if worst[0].error > _MISTAKE * floor:
                 tally.fail(worst[0], worst[1], "off", limit=_MISTAKE * floor)
 
-    def _floor(self, original: Runner, batch: _Batch, expected: Outputs) -> dict[str, Difference]:
+    def _floor(
+        self, original: Runner, batch: _Batch, expected: Outputs, runners: list[Runner] | None = None
+    ) -> dict[str, Difference]:
         """Per output, the worst of the original against itself when its float inputs move in their last place.
 
-        Where that is beyond the limit, the batch cannot tell rounding from a mistake.
+        Where that is beyond the limit, the batch cannot tell rounding from a mistake. `runners` have other weights;
+        data on ties is then left as it is.
         """
         rng = np.random.default_rng(batch.seed)
         floor = {name: Difference() for name in self.tallies}
-        for _ in range(_NUDGES):
+        still, denormal = runners is not None and batch.regime in TIES, batch.regime == "denormal"
+        for runner in [original] * _NUDGES if runners is None else runners:
             try:
-                feed = {
-                    key: nudge(value, rng, denormal=batch.regime == "denormal") for key, value in batch.feed.items()
-                }
-                moved = original.run(feed)
+                moved = runner.run({k: x if still else nudge(x, rng, denormal=denormal) for k, x in batch.feed.items()})
             except SessionError:
                 continue
             for name, tally in self.tallies.items():
@@ -608,6 +613,19 @@ class _Judge:
         return schedule + [(0, self.request.seeds[0], regime) for regime in others if regime not in seen]
 
     # --- sessions ---
+
+    def _nudged(self, level: str) -> list[Runner]:
+        """The original with its weights moved in their last place, twice; none where it is large, or golden."""
+        source = self.request.original
+        if level not in self.nudged and level in ("off", "on") and source is not None:
+            self.nudged[level] = []
+            if Path(source).stat().st_size <= _NUDGED_BYTES:
+                for seed in range(2):
+                    path = self._file(f"nudged_{seed}.onnx")
+                    if not path.exists():
+                        write_nudged(source, path, np.random.default_rng(seed))
+                    self.nudged[level].append(self._open(str(path), level))
+        return self.nudged.get(level, [])
 
     def _file(self, name: str) -> Path:
         """A place for a model that lives as long as the judge does."""
