@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from optimizer.core.edit import Editor, Fidelity
 from optimizer.core.graph import Graph, Node, anchor
 from optimizer.core.rule import Pass, procedure
@@ -12,10 +14,20 @@ def dead_code(editor: Editor, graph: Graph) -> None:
     """a node whose outputs nobody reads → nothing"""
     gone: dict[Node, None] = {}
     for n in reversed(graph):
-        if not any(o.is_output or any(anchor(u, graph) not in gone for u in o.uses) for o in n.outputs):
+        if not _is_read(n, graph, gone):
             gone[n] = None
     if gone:
         editor.remove(list(gone))
+
+
+def _is_read(n: Node, graph: Graph, gone: Mapping[Node, None]) -> bool:
+    for o in n.outputs:
+        if o.is_output:
+            return True
+        for u in o.uses:
+            if (u if u.graph is graph else anchor(u, graph)) not in gone:
+                return True
+    return False
 
 
 @procedure(fidelity=Fidelity.EXACT)

@@ -25,8 +25,10 @@ _CONSTANT = {
 def inline_function(editor: Editor, graph: Graph) -> None:
     """a call of a local function → its body; a function of another opset than the model's stays a call"""
     model = editor.model
+    if graph.owner is not None or not model.functions:
+        return
     calls = [n for n in model.nodes() if (n.domain, n.op) in model.functions]
-    if graph.owner is not None or not calls:
+    if not calls:
         return
     from onnx.inliner import inline_local_functions
 
@@ -78,8 +80,8 @@ def _with_bodies(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 @procedure(fidelity=Fidelity.EXACT)
 def unique_names(editor: Editor, graph: Graph) -> None:
     """a body's value that is called like another graph's → a name of its own"""
-    if graph.owner is not None:
-        return
+    if graph.owner is not None or not graph.owners:
+        return  # without bodies, names are unique already
     seen: set[str] = set()
     for g in editor.model.graphs():
         names = [
