@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench-optimizers bench-traps clean
+.PHONY: demo test test-all lint bench-optimizers bench-traps bench-validators clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,11 @@ bench-optimizers: $(VENV)/.installed .bench-venv/.installed
 
 bench-traps: $(VENV)/.installed .bench-venv/.installed
 	.bench-venv/bin/python benchmarks/traps.py
+	.bench-venv/bin/python benchmarks/tables.py README.md
+
+bench-validators: $(VENV)/.installed .bench-venv/.installed
+	.bench-venv/bin/python benchmarks/mutants.py
+	.bench-venv/bin/python benchmarks/false_alarms.py
 	.bench-venv/bin/python benchmarks/tables.py README.md
 
 clean:
