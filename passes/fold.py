@@ -23,7 +23,13 @@ WORK = 1 << 27  # elements: beyond this, folding would take longer than the mode
 @procedure(fidelity=Fidelity.EXACT)
 def constant_value(editor: Editor, graph: Graph) -> None:
     """f(constants) → the constant it computes, once for a whole region of such nodes"""
-    nodes = dict.fromkeys(n for n in editor.news("fold.constant_value", graph) if _foldable(n, graph))
+    news = list(editor.news("fold.constant_value", graph))
+    unfolded: dict[Node, list[Node]] = editor.notes("fold.constant_value", graph)
+    for n in news if unfolded else ():
+        for m in (n, *(v.producer for v in n.inputs if v is not None)):
+            if m in unfolded:
+                news += [k for k in unfolded.pop(m) if k.graph is graph]  # the loop goes on with these
+    nodes = dict.fromkeys(n for n in news if _foldable(n, graph))
     for n in sorted(nodes, key=lambda n: n.pos):
         for reader in {u: None for o in n.outputs for u in o.uses if u.graph is graph}:
             if reader not in nodes and _foldable(reader, graph):
@@ -45,7 +51,8 @@ def constant_value(editor: Editor, graph: Graph) -> None:
                     regions[m] = large
                 region = large
     for region in {id(r): r for r in regions.values()}.values():
-        _fold(editor, sorted(region, key=lambda n: n.pos))
+        left = _fold(editor, sorted(region, key=lambda n: n.pos))
+        unfolded.update((n, left) for n in left)
 
 
 @procedure(fidelity=Fidelity.EXACT)
@@ -86,8 +93,12 @@ def _foldable(n: Node, graph: Graph) -> bool:
 _NEVER = facts.QUANTIZATION | {"Constant"}
 
 
-def _fold(editor: Editor, region: list[Node]) -> None:
-    """Evaluate a region in order and keep what its other readers read."""
+def _fold(editor: Editor, region: list[Node]) -> list[Node]:
+    """Evaluate a region in order and keep what its other readers read.
+
+    Returns:
+        the nodes that could be computed and stay, for they make more bytes than they take; fewer readers change that.
+    """
     made: dict[Value, Array] = {}
     done: set[Node] = set()
     given: dict[Value, int] = {}  # the constants that were read, and their bytes
@@ -108,10 +119,10 @@ def _fold(editor: Editor, region: list[Node]) -> None:
             given.update((v, v.tensor.nbytes) for v in constants if v.tensor is not None)
     kept = [v for v in made if v.is_output or not done.issuperset(v.uses)]
     if not kept:
-        return
+        return []
     limit = max(SMALL * len(kept), 1.01 * sum(given.values()))
     if sum(made[v].nbytes for v in kept) <= limit and _keep(editor, kept, made):
-        return
+        return []
     for v in kept:  # not all at once: what pays by itself
         own = (
             sum(x.tensor.nbytes for x in v.producer.inputs if x is not None and x.is_const and x.tensor)
@@ -120,6 +131,7 @@ def _fold(editor: Editor, region: list[Node]) -> None:
         )
         if made[v].nbytes <= max(SMALL, 1.01 * own):
             _keep(editor, [v], made)
+    return [n for n in region if n in done and n.graph is not None]
 
 
 def _keep(editor: Editor, values: list[Value], made: dict[Value, Array]) -> bool:
