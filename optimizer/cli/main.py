@@ -31,6 +31,8 @@ HELP = "\n".join(
 def run() -> NoReturn:
     """The console script: the process ends with the exit code."""
     gc.disable()  # one run, then the process ends: what is garbage can wait
+    # threads of numpy's BLAS spin for a tenth of a second at its import; and with one, folding has one order of sums
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = main(sys.argv[1:])
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
