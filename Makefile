@@ -45,6 +45,7 @@ bench-traps: $(VENV)/.installed .bench-venv/.installed
 bench-validators: $(VENV)/.installed .bench-venv/.installed
 	.bench-venv/bin/python benchmarks/mutants.py
 	.bench-venv/bin/python benchmarks/false_alarms.py
+	.bench-venv/bin/python benchmarks/validation.py
 	.bench-venv/bin/python benchmarks/tables.py README.md
 
 clean:
