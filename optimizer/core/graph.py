@@ -334,13 +334,7 @@ def use(v: Value | None, node: Node, count: int = 1) -> None:
 def attach(node: Node, count: int = 1) -> None:
     """Count the node, and all in its bodies, as readers (−1: no longer)."""
     for v in node.inputs:
-        if v is None:
-            continue
-        n = v.uses.get(node, 0) + count
-        if n:
-            v.uses[node] = n
-        else:
-            del v.uses[node]
+        use(v, node, count)
     for b in node.bodies:
         for n in b:
             attach(n, count)

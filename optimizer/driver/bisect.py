@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from optimizer.core import contract
 from optimizer.core import model as file_edge
@@ -262,22 +262,24 @@ class _Replay:
 # ── what is bad ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Tester:
-    """Tells a bad candidate from a good one."""
+class _Tester(Protocol):
+    """Tells a bad candidate from a good one, `at_once` of them in one call.
+
+    `whole` says ("good" | "bad" | "inconclusive", what) of the result of the whole recipe; `test` whether each
+    candidate is good, up to the first that is not (None: cannot be told).
+    """
+
+    at_once: int
+
+    def whole(self, result: Path) -> tuple[str, str]: ...
+
+    def test(self, candidates: Sequence[Path]) -> list[bool | None]: ...
+
+
+class _Checked:
+    """The user's command or function."""
 
     at_once = 1
-
-    def whole(self, result: Path) -> tuple[str, str]:
-        """("good" | "bad" | "inconclusive", what) of the result of the whole recipe."""
-        raise NotImplementedError
-
-    def test(self, candidates: Sequence[Path]) -> list[bool | None]:
-        """Whether each is good, up to the first that is not; None: cannot be told."""
-        raise NotImplementedError
-
-
-class _Checked(_Tester):
-    """The user's command or function."""
 
     def __init__(self, original: Path, check: Check) -> None:
         self.original, self.check = original, check
@@ -316,7 +318,7 @@ class _Bench(_Checked):
         return ("good", "") if found else ("bad", "the result is slower than the original")
 
 
-class _Judge(_Tester):
+class _Judge:
     """The accuracy judge: whole once, then one feed and one output."""
 
     def __init__(self, original: Path, folder: Path, request: Mapping[str, Any]) -> None:

@@ -19,6 +19,8 @@ from optimizer.core.graph import Value, lower
 from optimizer.core.model import read
 from optimizer.core.propagate import propagate
 from optimizer.core.tensor import numpy_dtype
+from optimizer.driver import pipeline, recipe
+from optimizer.driver.presets import LEVELS
 from passes import kernels
 
 Judge = Callable[[onnx.ModelProto, list[Array]], Array | None]
@@ -272,3 +274,18 @@ def test_what_would_take_long_is_not_folded() -> None:
     assert folded(node_model("MaxPool", image, {"kernel_shape": [3, 3]}, TensorProto.FLOAT), image) is None
     vector = [np.zeros(kernels.LARGE + 1, np.float32)]
     assert folded(node_model("Erf", vector, {}, TensorProto.FLOAT), vector) is None
+
+
+def test_a_region_that_did_not_pay_is_looked_at_again_when_it_has_fewer_readers() -> None:
+    """Kept twice it is larger than what it is made of; once the Identity is gone, it is kept once."""
+    m = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2000] y) => (float[2000] a, float[2000] z) { n = Neg(x) r = Abs(n) a = Identity(r) z = Add(r, y) }"""
+    )
+    m.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(2000, dtype=np.float32), "x"))
+    editor = Editor(read(m))
+    pipeline.run(editor, recipe.parse(LEVELS[2]))
+    again = Editor(read(lower(editor.model)))
+    pipeline.run(again, recipe.parse(LEVELS[2]))
+    assert not again.log
+    assert "Neg" not in {n.op for n in editor.model.nodes()}
